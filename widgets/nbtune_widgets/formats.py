@@ -1,0 +1,103 @@
+"""Numbers as people read them, and untrusted text made safe to show; the same words in every view."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, Final
+
+__all__ = ["count", "duration", "figure", "memory", "one_line", "plain", "rate", "shown", "tail"]
+
+_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]")
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+
+
+def plain(value: Any) -> Any:
+    """A table's cell as a Python value: numpy's scalars unpacked, every kind of missing value as None."""
+    if type(value).__name__ in {"NAType", "NaTType"}:
+        return None
+    if hasattr(value, "item") and not isinstance(value, str | bytes):
+        try:
+            value = value.item()
+        except ValueError:
+            return str(value)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def figure(value: float | None) -> str:
+    """A loss or a score: three decimals below ten, else four significant digits."""
+    if value is None:
+        return "–"
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if abs(value) >= 10_000:  # noqa: PLR2004
+        return f"{value:.3g}"
+    if value != 0 and abs(value) < 0.001:  # noqa: PLR2004
+        return rate(value)
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"  # noqa: PLR2004
+
+
+def rate(value: float | None) -> str:
+    """A learning rate: "2e-4", "9.8e-5", "0.01"."""
+    if value is None or not math.isfinite(value):
+        return "–" if value is None else "NaN"
+    if value == 0 or 0.01 <= abs(value) < 1000:  # noqa: PLR2004
+        return f"{value:.3g}"
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits.removesuffix('.0')}e{int(exponent)}"
+
+
+def count(value: float | None) -> str:
+    """A count: exact to 99,999, then "134.5 M"."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if abs(value) < 100_000:  # noqa: PLR2004
+        return f"{int(value):,}"
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            scaled = value / size
+            return f"{scaled:.2f} {unit}" if scaled < 10 else f"{scaled:.1f} {unit}"  # noqa: PLR2004
+    return f"{int(value):,}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time span: "0.4 s", "42 s", "1 min 43 s", "2 h 05 min"."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 10:  # noqa: PLR2004
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE:02d} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02d} min"
+
+
+def memory(size: float | None) -> str:
+    """Bytes in powers of ten: "820 MB", "1.9 GB"."""
+    if size is None or not math.isfinite(size) or size <= 0:
+        return "–"
+    if size < 1e9:  # noqa: PLR2004
+        return f"{size / 1e6:.0f} MB"
+    return f"{size / 1e9:.1f} GB"
+
+
+def shown(text: object, limit: int = 2000) -> str:
+    """Untrusted text without what could hide or reorder it (control and direction characters), cut at `limit` characters."""
+    cleaned = _CONTROL.sub("\ufffd", str(text).replace("\r\n", "\n"))
+    return cleaned if len(cleaned) <= limit else cleaned[: limit - 1] + "…"
+
+
+def tail(text: object, limit: int = 160) -> str:
+    """The end of a prompt, where rows differ."""
+    cleaned = shown(text, 10**9)
+    return cleaned if len(cleaned) <= limit else "…" + cleaned[1 - limit :]
+
+
+def one_line(text: object, limit: int = 100) -> str:
+    """Untrusted text on one line of plain text; line breaks become "⏎"."""
+    return shown(shown(text, 10**9).strip("\n").replace("\n", " ⏎ "), limit)

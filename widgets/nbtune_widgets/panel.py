@@ -1,0 +1,168 @@
+"""The live panel of a run: one widget that follows its events, and the static content that takes its place at the end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from nbtune_widgets.formats import shown
+from nbtune_widgets.progress import OVER, Progress
+from nbtune_widgets.static import progress_html, run_html, run_text
+
+if TYPE_CHECKING:
+    from nbtune.events import Event
+    from nbtune_widgets._live import LivePanel
+    from nbtune_widgets.protocols import RunView
+
+__all__ = ["RunPanel"]
+
+PUBLISH_SECONDS: Final = 0.2
+HEARTBEAT_SECONDS: Final = 4.0
+READY_SECONDS: Final = 3.0
+WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
+_log = logging.getLogger(__name__)
+
+
+class RunPanel:
+    """Shows a run live in a notebook; without a notebook kernel it shows nothing.
+
+    Events are only noted on the thread that trains. A thread of the panel folds them, sends at most five messages a second, and ends
+    with the run. Where the front end does not report within three seconds, HTML progress takes the widget's place until it does.
+    """
+
+    def __init__(self, run: RunView) -> None:
+        self._run = run
+        self._progress = Progress()
+        self._noted: deque[Event] = deque()
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._ready = threading.Event()
+        self._widget: LivePanel | None = None
+        self._handle: Any = None
+        self._thread: threading.Thread | None = None
+        self._unsubscribe: Callable[[], None] | None = None
+        self._html_drawn: float | None = None
+
+    def show(self) -> None:
+        """Draw at once and return; what is not known yet comes as the run tells it. A run that is over is drawn static."""
+        if not _in_notebook() or self._widget is not None:
+            return
+        from IPython.display import display
+
+        self._subscribe()
+        if self._run.status in OVER or self._progress.over:
+            self._release()
+            display(_static(self._run), raw=True)
+            return
+        from nbtune_widgets._live import LivePanel
+
+        fixed = {"id": self._run.id, "name": shown(self._run.name, 80), "method": shown(self._run.method, 60)}
+        self._widget = LivePanel(self._progress, fixed, on_stop=self._stop, on_ready=self._is_ready)
+        self._handle = display(self._bundle(), raw=True, display_id=f"nbtune-{self._run.id}-{time.monotonic_ns():x}")
+        self._thread = threading.Thread(target=self._follow, args=(self._widget,), name=f"nbtune-panel-{self._run.id}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End following: a last update, then the static content in the widget's place. The second time it does nothing."""
+        self._closing.set()
+        self._wake.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=10)
+
+    def _subscribe(self) -> None:
+        """Listen first and fold the past second, so that nothing falls between; what is in both is folded once."""
+        self._unsubscribe = self._run.listen(self._note)
+        past = list(self._run.events())
+        for event in past:
+            self._progress.add(event)
+        early = [self._noted.popleft() for _ in range(len(self._noted))]
+        recent = past[-len(early) - 8 :]
+        self._noted.extendleft(event for event in reversed(early) if event not in recent)
+        self._progress.rewound = False
+
+    def _release(self) -> None:
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+
+    def _note(self, event: Event) -> None:
+        self._noted.append(event)
+        self._wake.set()
+
+    def _stop(self) -> None:
+        """Runs in a message handler: the run's flag first, then what is seen."""
+        self._run.stop()
+        if not self._progress.over:
+            self._progress.status = "stopping"
+        self._wake.set()
+
+    def _is_ready(self) -> None:
+        self._ready.set()
+        self._wake.set()
+
+    def _follow(self, widget: LivePanel) -> None:
+        began = time.monotonic()
+        try:
+            while True:
+                self._wake.wait(HEARTBEAT_SECONDS if self._ready.is_set() else 1.0)
+                self._wake.clear()
+                over = self._fold(widget)
+                if over or self._closing.is_set():
+                    break
+                widget.publish()
+                self._fall_back(time.monotonic() - began)
+                self._closing.wait(PUBLISH_SECONDS)
+        except Exception:
+            _log.exception("the panel of run %s broke; the run itself goes on", self._run.id)
+        finally:
+            self._end(widget)
+
+    def _fold(self, widget: LivePanel) -> bool:
+        """Take in what was noted; True when the run is over, also where it ended without a word."""
+        status = self._run.status
+        with widget.lock:
+            while self._noted:
+                self._progress.add(self._noted.popleft())
+            if status in OVER and not self._progress.over:
+                self._progress.status = status
+        return self._progress.over
+
+    def _fall_back(self, age: float) -> None:
+        """HTML progress where no widget came up; drawn the more rarely the longer it goes on, for every drawing is kept."""
+        now = time.monotonic()
+        if self._ready.is_set():
+            if self._html_drawn is not None:
+                self._html_drawn = None
+                self._handle.update(self._bundle(), raw=True)
+        elif age > READY_SECONDS and (self._html_drawn is None or now - self._html_drawn >= min(30.0, max(1.0, age / 60))):
+            self._html_drawn = now
+            self._handle.update({"text/html": progress_html(self._run, self._progress), "text/plain": run_text(self._run)}, raw=True)
+
+    def _end(self, widget: LivePanel) -> None:
+        self._release()
+        self._fold(widget)
+        widget.settle()
+        self._handle.update(_static(self._run), raw=True)
+
+    def _bundle(self) -> dict[str, Any]:
+        assert self._widget is not None  # noqa: S101  show() made it
+        return {WIDGET_MIME: {"version_major": 2, "version_minor": 0, "model_id": self._widget.model_id}, **_static(self._run)}
+
+
+def _static(run: RunView) -> dict[str, str]:
+    return {"text/html": run_html(run), "text/plain": run_text(run)}
+
+
+def _in_notebook() -> bool:
+    """Whether there is a kernel whose front end could show a widget; a plain script or a terminal shell has none."""
+    if "IPython" not in sys.modules:
+        return False
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    return shell is not None and getattr(shell, "kernel", None) is not None

@@ -1,0 +1,119 @@
+"""What the views need of the things they show, so that this package depends on none of their modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from nbtune.events import Event
+
+__all__ = ["ComparisonView", "RunView", "TaskView", "TokensView"]
+
+
+class RunView(Protocol):
+    """A run as the panel sees it: its names, its events so far, the next ones as they come, and one control."""
+
+    @property
+    def id(self) -> str:
+        """The run's id, which names its folder."""
+
+    @property
+    def name(self) -> str:
+        """The name the user gave it, or one made for it."""
+
+    @property
+    def method(self) -> str:
+        """The adaptation method's name, such as "lora"."""
+
+    @property
+    def status(self) -> str:
+        """One of queued, running, paused, finished, stopped, failed, interrupted."""
+
+    def events(self) -> Sequence[Event]:
+        """All events so far, oldest first; cheap."""
+
+    def listen(self, callback: Callable[[Event], None], /) -> Callable[[], None]:
+        """Call `callback` with each event to come, on the thread that trains; returns what ends that."""
+
+    def stop(self) -> None:
+        """Ask the run to stop at its next step; only sets a flag."""
+
+
+class ComparisonView(Protocol):
+    """A comparison as the grid shows it; `table` and `outputs` are DataFrames."""
+
+    @property
+    def metric(self) -> str:
+        """The name of the score's column in `table`."""
+
+    @property
+    def task_name(self) -> str:
+        """The task whose test rows were answered."""
+
+    @property
+    def table(self) -> Any:
+        """A row an approach: approach, the metric, ci_low, ci_high, p_value, parameters, seconds, tokens."""
+
+    @property
+    def outputs(self) -> Any:
+        """A row per (test row, approach): row, approach, prompt, output, expected, correct."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the checks found wrong."""
+
+    @property
+    def checks(self) -> Sequence[str]:
+        """What was verified."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What else a reader should know, such as how labels were scored."""
+
+
+class TaskView(Protocol):
+    """A task's preview: counts, balance, two rendered rows, and what was noticed."""
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+
+    @property
+    def kind(self) -> str:
+        """The kind: generation, classification."""
+
+    @property
+    def metric(self) -> str:
+        """The metric's name."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """{split: rows}."""
+
+    @property
+    def label_counts(self) -> Mapping[str, Mapping[str, int]]:
+        """{label: {split: rows}}; empty where there are no labels."""
+
+    @property
+    def examples(self) -> Sequence[tuple[str, str]]:
+        """Rendered rows as (prompt, completion)."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader should know."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What a reader should look into."""
+
+
+class TokensView(Protocol):
+    """What a tokenizer adds to a task's preview."""
+
+    @property
+    def lengths_text(self) -> str:
+        """One line such as "12 to 64 tokens, median 30"."""
+
+    @property
+    def marked(self) -> Sequence[Sequence[tuple[str, bool]]]:
+        """A row an example: its tokens as (text, whether it is trained on)."""

@@ -1,0 +1,87 @@
+"""Curves as they grow, and what is left of them when there are more points than pixels."""
+
+from __future__ import annotations
+
+import math
+import struct
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Curve", "Points", "pack", "smooth", "thin"]
+
+Points = tuple[Sequence[float], Sequence[float]]
+"""The x and the y of a curve, equally long."""
+
+
+@dataclass
+class Curve:
+    """A growing curve with rising x; a point at or before the last one takes the place of all from there on (a resumed run)."""
+
+    xs: array[float] = field(default_factory=lambda: array("d"))
+    ys: array[float] = field(default_factory=lambda: array("d"))
+
+    def __len__(self) -> int:
+        return len(self.xs)
+
+    @property
+    def last(self) -> float | None:
+        """The newest value."""
+        return self.ys[-1] if self.ys else None
+
+    def add(self, x: float, y: float) -> bool:
+        """Append a point; False says that older points had to go."""
+        kept = len(self.xs)
+        while kept and self.xs[kept - 1] >= x:
+            kept -= 1
+        rewound = kept < len(self.xs)
+        del self.xs[kept:], self.ys[kept:]
+        self.xs.append(x)
+        self.ys.append(y)
+        return not rewound
+
+    def points(self, limit: int | None = None) -> Points:
+        """All points, or at most `limit` of them."""
+        return (self.xs, self.ys) if limit is None else thin(self.xs, self.ys, limit)
+
+
+def thin(xs: Sequence[float], ys: Sequence[float], limit: int) -> Points:
+    """At most `limit` points (at least 4) that look the same: the first, the last, and each bucket's lowest and highest between.
+
+    Peaks survive, which a mean or a stride would lose. Values that are not finite are left out where anything else is there.
+    """
+    total = len(xs)
+    if total <= limit:
+        return xs, ys
+    buckets = (limit - 2) // 2
+    kept = [0]
+    for bucket in range(buckets):
+        start, end = 1 + bucket * (total - 2) // buckets, 1 + (bucket + 1) * (total - 2) // buckets
+        finite = [index for index in range(start, end) if math.isfinite(ys[index])]
+        if finite:
+            kept.extend(sorted({min(finite, key=ys.__getitem__), max(finite, key=ys.__getitem__)}))
+    kept.append(total - 1)
+    return [xs[index] for index in kept], [ys[index] for index in kept]
+
+
+def smooth(ys: Sequence[float], weight: float = 0.9) -> list[float]:
+    """The exponential moving average without the pull to zero at its start; short curves are smoothed less."""
+    decay = min(weight, 1 - 6 / (len(ys) + 6))
+    total = seen = 0.0
+    out: list[float] = []
+    for value in ys:
+        if math.isfinite(value):
+            total, seen = decay * total + (1 - decay) * value, decay * seen + (1 - decay)
+            out.append(total / seen)
+        else:
+            out.append(value)
+    return out
+
+
+def pack(seq: int, curves: Sequence[Points]) -> bytes:
+    """Little-endian float64: `seq`, the curves' lengths, then each curve's x and y."""
+    numbers: list[float] = [seq, *(len(xs) for xs, _ in curves)]
+    for xs, ys in curves:
+        numbers.extend(xs)
+        numbers.extend(ys)
+    return struct.pack(f"<{len(numbers)}d", *numbers)

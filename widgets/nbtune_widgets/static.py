@@ -1,0 +1,176 @@
+"""A run as static content: what stands in a saved notebook when neither a kernel, nor scripts, nor the network are there."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from markupsafe import Markup
+
+from nbtune_widgets.curves import Line, curves_svg
+from nbtune_widgets.formats import count, duration, figure, memory, one_line, rate, shown, tail
+from nbtune_widgets.markup import figures, join, mark, messages, page, table
+from nbtune_widgets.progress import Progress
+from nbtune_widgets.protocols import RunView
+from nbtune_widgets.series import Points, smooth, thin
+
+__all__ = ["loss_lines", "progress_html", "run_card_html", "run_html", "run_text"]
+
+EVALUATIONS: Final = 12
+SMOOTH_FROM: Final = 30
+
+
+def run_html(run: RunView) -> str:
+    """The whole run: figures, curves, the looks at dev, samples, notes and the error, if it ended by one.
+
+    No script, no address; real tables and text that read without styles. Under 60 kB however long the run.
+    """
+    return progress_html(run, Progress.of(run))
+
+
+def progress_html(run: RunView, progress: Progress) -> str:
+    """`run_html` of a progress that is folded already."""
+    parts = [
+        _head(run, progress),
+        figures(_figures(progress)),
+        _error(progress),
+        _curves(progress),
+        _looks(progress),
+        _samples(progress),
+        messages((note.text for note in progress.notes if note.level == "warning"), "warning", "Warning"),
+        messages((note.text for note in progress.notes if note.level != "warning"), "note", ""),
+    ]
+    return page(f"Run {run.name}", join(parts))
+
+
+def run_card_html(run: RunView) -> str:
+    """The run on one line, for a cell's result."""
+    progress = Progress.of(run)
+    words = [f"{name.lower()} {value}" for name, value in _figures(progress) if name in {"Time", "Trained"} or name == _score_name(progress)]
+    return page(f"Run {run.name}", _head(run, progress, f"step {_steps(progress)}", *words))
+
+
+def run_text(run: RunView) -> str:
+    """The run in a few lines of plain text."""
+    progress = Progress.of(run)
+    lines = [f"{one_line(run.name)} · {one_line(run.method)} · {progress.status}" + (f" ({one_line(progress.phase)})" if progress.phase else "")]
+    if progress.step or progress.started:
+        lines.append("  " + " · ".join(f"{name.lower()} {value}" for name, value in _figures(progress)))
+    if progress.failed:
+        lines.append(f"  {progress.failed.kind}: {shown(progress.failed.message, 500)}")
+        lines.extend([f"  → {shown(progress.failed.hint, 500)}"] if progress.failed.hint else [])
+    lines.extend(f"  {'warning: ' if note.level == 'warning' else ''}{one_line(note.text, 300)}" for note in progress.notes)
+    return "\n".join(lines)
+
+
+def loss_lines(progress: Progress) -> list[Line]:
+    """The loss chart's curves; a long noisy loss is drawn smoothed over its raw values."""
+    raw: Points = (progress.loss.xs, progress.loss.ys)
+    lines = [Line("train", raw)]
+    if len(raw[0]) >= SMOOTH_FROM:
+        lines = [Line("train, each step", thin(*raw, 240), faint=True), Line("train, smoothed", (raw[0], smooth(raw[1])))]
+    return [*lines, Line("dev", progress.dev_loss.points(), "b", "5 3", dots=True)]
+
+
+def _head(run: RunView, progress: Progress, *words: str) -> Markup:
+    status = progress.status if not progress.phase else f"{progress.status}: {shown(progress.phase, 120)}"
+    said = [shown(run.method, 60), *words]
+    return Markup('<p class="nbt-head"><span class="nbt-name">{}</span> {} <span class="nbt-pill">{}</span></p>').format(
+        shown(run.name, 80), join(Markup('<span class="nbt-dim">{}</span> ').format(word) for word in said), status
+    )
+
+
+def _steps(progress: Progress) -> str:
+    total = progress.total_steps
+    return f"{progress.steps_done:,}" + (f" of {total:,}" if total is not None else "")
+
+
+def _score_name(progress: Progress) -> str:
+    return f"Dev {one_line(progress.metric, 40)}" if progress.metric else ""
+
+
+def _figures(progress: Progress) -> list[tuple[str, str]]:
+    pairs = [("Steps", _steps(progress))]
+    if progress.step:
+        step = progress.step
+        pairs += [
+            ("Time", duration(progress.seconds)),
+            ("Loss", figure(step.loss)),
+            ("Dev loss", figure(progress.dev_loss.last)),
+            (_score_name(progress) or "Score", figure(progress.score.last)),
+            ("Tokens", f"{count(step.num_tokens)}, {count(step.tokens_per_second)}/s"),
+            ("Peak memory", memory(progress.summary.get("peak_memory_bytes") or progress.peak_memory_bytes)),
+        ]
+    if progress.seconds_left is not None:
+        pairs.append(("Left", duration(progress.seconds_left)))
+    if progress.started:
+        told = progress.started
+        pairs.append(("Trained", f"{count(told.trainable_parameters)} of {count(told.total_parameters)} parameters"))
+        pairs.append(("On", f"{told.device}, {told.dtype}, {told.num_rows:,} rows"))
+    return [(name, value) for name, value in pairs if value != "–"]
+
+
+def _error(progress: Progress) -> Markup:
+    if progress.failed is None:
+        return Markup("")
+    failed = progress.failed
+    text = shown(failed.message) + (f"\n→ {shown(failed.hint)}" if failed.hint else "")
+    trace = (
+        Markup("<details><summary>traceback</summary><pre>{}</pre></details>").format(tail(failed.traceback, 4000))
+        if failed.traceback
+        else Markup("")
+    )
+    return messages([text], "error", failed.kind) + trace
+
+
+def _curves(progress: Progress) -> Markup:
+    if not len(progress.loss):
+        return Markup("")
+    charts = [curves_svg("Loss", loss_lines(progress))]
+    if len(progress.score):
+        line = Line(progress.metric, progress.score.points(), "c", "2 3" if len(progress.score) > 1 else "", dots=True)
+        charts.append(curves_svg(f"Dev {one_line(progress.metric, 40)}", [line], width=300))
+    charts.append(curves_svg("Learning rate", [Line("now", progress.learning_rate.points(), "d")], width=300, small=True))
+    return Markup('<div class="nbt-curves">{}</div>').format(join(charts))
+
+
+def _looks(progress: Progress) -> Markup:
+    xs, losses = progress.dev_loss.points()
+    if not len(xs):
+        return Markup("")
+    train = dict(zip(progress.loss.xs, smooth(progress.loss.ys), strict=True))
+    scores = dict(zip(*progress.score.points(), strict=True))
+    rates = dict(zip(*progress.learning_rate.points(), strict=True))
+    shown_steps = sorted({round(index * (len(xs) - 1) / max(1, EVALUATIONS - 1)) for index in range(EVALUATIONS)} & set(range(len(xs))))
+    rows = [
+        (
+            f"{xs[index]:,.0f}",
+            figure(train.get(xs[index])),
+            figure(losses[index]),
+            figure(scores.get(xs[index])),
+            rate(rates.get(xs[index])),
+        )
+        for index in shown_steps
+    ]
+    heads = ["step", "train loss, smoothed", "dev loss", f"dev {one_line(progress.metric or 'score', 40)}", "learning rate"]
+    body = table("", heads, rows, numeric=frozenset(range(5)))
+    return Markup("<details><summary>The curves as a table</summary>{}</details>").format(body)
+
+
+def _samples(progress: Progress) -> Markup:
+    if not progress.samples:
+        return Markup("")
+    rows = [
+        (
+            f"{sample.step:,}",
+            _text(tail(sample.prompt, 240)),
+            _text(shown(sample.expected, 400)),
+            _text(shown(sample.output, 400)),
+            mark(sample.output.strip() == sample.expected.strip(), ("as expected", "not as expected")),
+        )
+        for sample in reversed(progress.samples)
+    ]
+    return table("Samples from dev", ["step", "end of the prompt", "expected", "output", ""], rows, numeric=frozenset({0}))
+
+
+def _text(text: str) -> Markup:
+    return Markup('<span class="nbt-x">{}</span>').format(text.strip("\n"))

@@ -1,0 +1,35 @@
+"""What the backend finds by the entry point group `nbtune.views`, so that it can be shown without knowing this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbtune_widgets.comparison import comparison_html, comparison_text
+from nbtune_widgets.figures import run_figure
+from nbtune_widgets.protocols import ComparisonView, RunView, TaskView, TokensView
+from nbtune_widgets.static import run_card_html, run_text
+from nbtune_widgets.task_card import task_html, task_text
+
+__all__ = ["comparison_mimebundle", "run_figure", "run_mimebundle", "show_run", "task_mimebundle"]
+
+
+def show_run(run: RunView) -> None:
+    """Draw a run where the current cell's output goes: live while it goes on, static when it is over."""
+    from nbtune_widgets.panel import RunPanel
+
+    RunPanel(run).show()
+
+
+def run_mimebundle(run: RunView) -> dict[str, Any]:
+    """The run as a cell's result."""
+    return {"text/plain": run_text(run), "text/html": run_card_html(run)}
+
+
+def comparison_mimebundle(comparison: ComparisonView) -> dict[str, Any]:
+    """The comparison as a cell's result."""
+    return {"text/plain": comparison_text(comparison), "text/html": comparison_html(comparison)}
+
+
+def task_mimebundle(task: TaskView, tokens: TokensView | None = None) -> dict[str, Any]:
+    """The task's preview as a cell's result."""
+    return {"text/plain": task_text(task, tokens), "text/html": task_html(task, tokens)}
