@@ -1,0 +1,94 @@
+"""An example: one row with its prompt and completion filled in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nbtune.data.rows import Row
+from nbtune.data.templates import Template
+from nbtune.errors import DataError
+
+__all__ = ["Example", "Filled", "example_key", "fill"]
+
+_SHOWN: Final = 5
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of one part of a task.
+
+    `index` counts within its part from 0, `label` is the completion without outer spaces (None for generation), and `key`
+    tells examples apart by what they say: the start of the SHA-256 of prompt and completion.
+    """
+
+    index: int
+    split: str
+    row: Mapping[str, Any]
+    prompt: str
+    completion: str
+    label: str | None
+    key: str
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A row with its texts, before it is known which part it goes to."""
+
+    row: Row
+    prompt: str
+    completion: str
+
+    @property
+    def label(self) -> str:
+        """The completion without outer spaces."""
+        return self.completion.strip()
+
+
+def example_key(prompt: str, completion: str) -> str:
+    """16 hexadecimal digits that tell examples apart."""
+    return hashlib.sha256((prompt + completion).encode()).hexdigest()[:16]
+
+
+def fill(rows: Sequence[Row], prompt: Template, completion: Template, part: str = "") -> list[Filled]:
+    """The rows with both templates filled.
+
+    Raises:
+        DataError: a column or value that a template needs is not there; prompts or completions that are empty or white space only.
+    """
+    for name, template in (("prompt", prompt), ("completion", completion)):
+        try:
+            template.columns(rows[0])
+        except DataError as error:
+            raise DataError(f"{part + ', ' if part else ''}{name}: {error.message}", hint=error.hint) from None
+    where = f"{part} row" if part else "row"
+    texts = {"prompt": _render(rows, prompt, "prompt", where), "completion": _render(rows, completion, "completion", where)}
+    return [Filled(*three) for three in zip(rows, texts["prompt"], texts["completion"], strict=True)]
+
+
+def _render(rows: Sequence[Row], template: Template, name: str, where: str) -> list[str]:
+    texts: list[str] = []
+    failed: list[tuple[int, DataError]] = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            texts.append(template.render(row))
+        except DataError as error:
+            failed.append((number, error))
+    if failed:
+        number, first = failed[0]
+        also = f" (and {len(failed) - 1} more rows)" if len(failed) > 1 else ""
+        raise DataError(f"{where} {number}, {name}: {first.message}{also}", hint=first.hint) from None
+    _refuse_empty(texts, name, where)
+    return texts
+
+
+def _refuse_empty(texts: Sequence[str], name: str, where: str) -> None:
+    empty = [number for number, text in enumerate(texts, start=1) if not text.strip()]
+    if not empty:
+        return
+    listed = ", ".join(map(str, empty[:_SHOWN])) + (", ..." if len(empty) > _SHOWN else "")
+    noun = f"{where} {listed}" if len(empty) == 1 else f"{where}s {listed}"
+    msg = f"the {name} is empty or white space only in {len(empty)} of {len(texts)} rows ({noun})"
+    raise DataError(msg, hint="drop such rows or fill them; check the template and the column it reads")

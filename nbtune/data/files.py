@@ -1,0 +1,214 @@
+"""Tables from files: csv, tsv, jsonl, ndjson, json and parquet, each refused with the line that is wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from nbtune.data.rows import Row, plain_rows
+from nbtune.errors import DataError, did_you_mean
+
+__all__ = ["SUFFIXES", "find_file", "read_bytes"]
+
+Parts = dict[str, Any]
+_LISTED: Final = 6
+
+
+def read_bytes(raw: bytes, name: str) -> list[Row] | Parts:
+    """The rows of a file named `name`, or, for a json object of parts, the raw tables by part.
+
+    Raises:
+        DataError: an empty file, an unknown suffix, undecodable bytes, malformed content with its line, no rows.
+    """
+    suffix = Path(name).suffix.lower()
+    if suffix not in _READERS:
+        hint = f"known: {', '.join(SUFFIXES)}; anything else: read it into a DataFrame or a list of dicts and bind that"
+        msg = f"{name}: cannot read files that end in {suffix!r}" if suffix else f"{name}: the name has no ending that says what it is"
+        raise DataError(msg, hint=hint)
+    if not raw.strip():
+        msg = f"{name} is empty"
+        raise DataError(msg, hint="check that it was saved, or written to the end")
+    try:
+        return _READERS[suffix](raw, suffix)
+    except DataError as error:
+        raise DataError(f"{name}: {error.message}", hint=error.hint) from None
+
+
+def _text(raw: bytes) -> str:
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        msg = "the file is UTF-16, not UTF-8"
+        raise DataError(msg, hint="save it as UTF-8")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        msg = f"line {line}: byte 0x{raw[error.start]:02x} is not UTF-8"
+        raise DataError(msg, hint="save it as UTF-8; it may be Latin-1 or Windows-1252") from None
+
+
+def _delimiter(text: str, suffix: str) -> str:
+    """A tab for .tsv; else a comma, but where the header holds none and does hold a semicolon or a tab."""
+    if suffix == ".tsv":
+        return "\t"
+    header = text.lstrip("\r\n").splitlines()[0]
+    present = [mark for mark in (",", ";", "\t") if mark in header]
+    return present[0] if present else ","
+
+
+def _read_csv(raw: bytes, suffix: str) -> list[Row]:
+    text = _text(raw)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, suffix), strict=True)
+    header: list[str] = []
+    rows: list[Row] = []
+    lines: list[int] = []
+    start = 1
+    try:
+        for cells in reader:
+            if not cells:
+                start = reader.line_num + 1
+                continue
+            if not header:
+                header = _header(cells, start)
+            elif len(cells) != len(header):
+                msg = f"line {start} has {len(cells)} cells, the header has {len(header)}"
+                raise DataError(msg, hint='put text that holds the delimiter between double quotes: "so, for one"')
+            else:
+                rows.append(dict(zip(header, cells, strict=True)))
+                lines.append(start)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        msg = f"line {start}: {error}"
+        raise DataError(
+            msg, hint='double a quote inside quoted text: "so ""quoted"" text"; for very long cells use jsonl or parquet'
+        ) from None
+    if not rows:
+        msg = "there is a header but no rows"
+        raise DataError(msg, hint="give at least a handful of examples")
+    return plain_rows(rows, where="line", lines=lines)
+
+
+def _header(cells: list[str], line: int) -> list[str]:
+    names = [cell.strip() for cell in cells]
+    for position, name in enumerate(names, start=1):
+        if not name:
+            msg = f"line {line}: column {position} has no name"
+            raise DataError(msg, hint="name every column in the first line")
+        if names.index(name) != position - 1:
+            msg = f"line {line}: two columns are named {name!r}"
+            raise DataError(msg, hint="rename one of them")
+    return names
+
+
+def _unique_keys(pairs: list[tuple[str, Any]], line: int | None) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        place = "" if line is None else f"line {line}: "
+        msg = f"{place}the key {twice!r} stands twice in one object"
+        raise DataError(msg, hint="remove one of them")
+    return table
+
+
+def _parse_json(text: str, first_line: int) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=lambda pairs: _unique_keys(pairs, first_line if "\n" not in text else None))
+    except json.JSONDecodeError as error:
+        msg = f"line {first_line + error.lineno - 1}, column {error.colno}: not JSON: {error.msg}"
+        raise DataError(msg, hint=f"it reads: {text.split(chr(10))[error.lineno - 1].strip()[:60]!r}") from None
+    except RecursionError:
+        msg = f"line {first_line}: nested too deeply"
+        raise DataError(msg, hint="rows are flat objects of column and value") from None
+    except ValueError as error:  # a number of thousands of digits
+        msg = f"line {first_line}: {error}"
+        raise DataError(msg, hint="write such a number as text") from None
+
+
+def _read_jsonl(raw: bytes, _suffix: str) -> list[Row]:
+    rows: list[Any] = []
+    lines: list[int] = []
+    # str.splitlines would also cut at U+2028 and the like, which JSON text may hold unescaped.
+    for number, line in enumerate(_text(raw).split("\n"), start=1):
+        if line.strip():
+            rows.append(_parse_json(line, number))
+            lines.append(number)
+    return plain_rows(rows, where="line", lines=lines)
+
+
+def _read_json(raw: bytes, _suffix: str) -> list[Row] | Parts:
+    data = _parse_json(_text(raw), 1)
+    if isinstance(data, dict):
+        if isinstance(data.get("data"), list):
+            return plain_rows(data["data"])
+        if data and all(isinstance(part, list) for part in data.values()) and "train" in data:
+            return data
+    if not isinstance(data, list):
+        msg = "the json holds no list of rows"
+        hint = 'write [{...}, {...}], {"data": [...]} or {"train": [...], "test": [...]}; one object a line is a .jsonl file'
+        raise DataError(msg, hint=hint)
+    return plain_rows(data)
+
+
+def _read_parquet(raw: bytes, _suffix: str) -> list[Row]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(io.BytesIO(raw))
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0][:120]
+        msg = f"not a parquet file that can be read: {first}"
+        raise DataError(msg, hint="write it again, for instance with DataFrame.to_parquet") from None
+    names = table.column_names
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        msg = f"two columns are named {twice!r}"
+        raise DataError(msg, hint="rename one of them")
+    return plain_rows(table.to_pylist())
+
+
+_READERS: Final[dict[str, Callable[[bytes, str], list[Row] | Parts]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+}
+SUFFIXES: Final[tuple[str, ...]] = tuple(_READERS)
+"""The endings of the files that can be read."""
+
+
+def find_file(text: str, folder: Path | None) -> Path:
+    """The file that `text` names, relative to `folder` (left out: the working folder).
+
+    Raises:
+        DataError: there is none (the likeliest of its folder is named), or it is a folder.
+    """
+    path = Path(text).expanduser()
+    path = path if path.is_absolute() else (folder or Path.cwd()) / path
+    if path.is_dir():
+        names = _readable(path)
+        hint = f"name a file in it: {', '.join(names[:_LISTED])}" if names else "name a csv, jsonl, json or parquet file"
+        msg = f"{text} is a folder"
+        raise DataError(msg, hint=hint)
+    if not path.exists():
+        if not path.parent.is_dir():
+            msg = f"there is no folder {path.parent}"
+            raise DataError(msg, hint=f"looked for {text}; a path is relative to {folder or Path.cwd()}")
+        names = _readable(path.parent)
+        hint = did_you_mean(path.name, names) if names else f"no csv, jsonl, json or parquet file is in {path.parent}"
+        msg = f"there is no file {text}"
+        raise DataError(msg, hint=hint)
+    return path
+
+
+def _readable(folder: Path) -> list[str]:
+    try:
+        return sorted(item.name for item in folder.iterdir() if item.suffix.lower() in SUFFIXES)
+    except OSError:
+        return []

@@ -1,0 +1,171 @@
+"""From a task's spec to its examples, refusing what would make numbers lie."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from nbtune.data.division import Division, divide
+from nbtune.data.examples import Example, Filled, example_key, fill
+from nbtune.data.labels import Kind, completion_texts, decide_kind
+from nbtune.data.readers import read
+from nbtune.data.templates import Template
+from nbtune.errors import DataError, SpecError, did_you_mean
+from nbtune.spec import TaskSpec
+
+__all__ = ["Prepared", "prepare"]
+
+_SHOWN: Final = 5
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a task holds beside its spec; `completion_of` is {label: completion}, sorted, empty for generation."""
+
+    kind: Kind
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    completion_of: Mapping[str, str]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def prepare(spec: TaskSpec, folder: Path | None) -> Prepared:
+    """Reads, fills, checks and divides the rows of a spec.
+
+    Raises:
+        SpecError: keys that contradict each other.
+        DataError: data, a template or a split that cannot be used.
+    """
+    _refuse_contradictions(spec)
+    prompt, completion = _template("prompt", spec.prompt), _template("completion", spec.completion)
+    given = {part: fill(rows, prompt, completion, "" if part == "all" else part) for part, rows in read(spec.data, folder=folder).items()}
+    first = next(iter(given.values()))
+    for name, template in (("prompt", prompt), ("completion", completion)):
+        _refuse_constant(name, template, first[0].row)
+    learned = given.get("train") or given["all"]
+    kind, notes = _kind(spec, learned)
+    classes = kind == "classification"
+    read_columns = list(prompt.columns(first[0].row).values())
+    columns = sorted({*read_columns, *completion.columns(first[0].row).values()})
+    if classes:
+        _refuse_labels(given, spec)
+    division = divide(given, read_columns, columns, spec.split, by_label=classes)
+    texts, warnings = _completions(given, spec) if classes else ({}, _one_answer(learned))
+    notes += _untrained(division, texts)
+    warnings = (*division.warnings, *warnings, *(_contradictions(given) if classes else ()))
+    parts = {part: _examples(part, rows, texts) for part, rows in division.parts.items()}
+    return Prepared(kind, parts["train"], parts["dev"], parts["test"], texts, notes + division.notes, warnings)
+
+
+def _refuse_contradictions(spec: TaskSpec) -> None:
+    if spec.chat is False and spec.system is not None:
+        msg = "system is given, but chat: false leaves it out"
+        raise SpecError(msg, hint="drop one of the two")
+    if spec.kind == "generation" and spec.labels is not None:
+        msg = "labels are given, but kind: generation has none"
+        raise SpecError(msg, hint="say kind: classification, or drop labels")
+    if not spec.name.strip():
+        msg = "name is empty"
+        raise SpecError(msg, hint="give the task a name")
+    if spec.labels is not None:
+        stripped = [label.strip() for label in spec.labels]
+        twice = [label for label in stripped if stripped.count(label) > 1 or not label]
+        if twice:
+            msg = f"labels holds {twice[0]!r} twice" if twice[0] else "labels holds an empty label"
+            raise SpecError(msg, hint="give each class once")
+
+
+def _template(name: str, source: str) -> Template:
+    try:
+        return Template(source)
+    except DataError as error:
+        raise DataError(f"{name}: {error.message}", hint=error.hint) from None
+
+
+def _refuse_constant(name: str, template: Template, row: Mapping[str, object]) -> None:
+    if template.fields:
+        return
+    braced = next((column for column in row if f"{{{column}}}" in template.source), None)
+    shown = f"{{{{ {braced or next(iter(row))} }}}}"
+    msg = f"the {name} reads no column, it would be the same for every row: {template.source[:60]!r}"
+    raise DataError(msg, hint=f"write {shown} where the value of the column goes; columns: {', '.join(list(row)[:12])}")
+
+
+def _kind(spec: TaskSpec, learned: Sequence[Filled]) -> tuple[Kind, tuple[str, ...]]:
+    if spec.kind is not None:
+        return spec.kind, ()
+    if spec.labels is not None:
+        return "classification", ("kind: classification, because labels are given",)
+    if isinstance(spec.metric, str) and spec.metric in ("accuracy", "macro_f1"):
+        return "classification", (f"kind: classification, because the metric is {spec.metric}",)
+    kind, why = decide_kind([item.completion for item in learned])
+    return kind, (why,)
+
+
+def _refuse_labels(given: Mapping[str, Sequence[Filled]], spec: TaskSpec) -> None:
+    """Refuses labels that are not listed, labels that training never shows, and data with one label only."""
+    listed = {label.strip() for label in spec.labels or ()}
+    learned = {item.label for item in given.get("train", given.get("all", ()))}
+    known = listed or learned
+    for part, items in given.items():
+        strays = [(number, item.label) for number, item in enumerate(items, start=1) if item.label not in known]
+        if not strays:
+            continue
+        number, label = strays[0]
+        where = f"{part} row {number}" if part != "all" else f"row {number}"
+        also = f" (and {len(strays) - 1} more rows)" if len(strays) > 1 else ""
+        if listed:
+            msg = f"{where} has the label {label!r}, which labels does not list{also}"
+            raise DataError(msg, hint=did_you_mean(label, listed))
+        names = sorted({name for _, name in strays})
+        msg = f"{part} has labels that train never shows: {', '.join(map(repr, names[:_SHOWN]))}{', ...' if len(names) > _SHOWN else ''}"
+        raise DataError(msg, hint="add rows of them to train, drop them, or list all classes in labels:")
+    if len(known) < 2:  # noqa: PLR2004
+        msg = f"there is only one label: {next(iter(known))!r}"
+        raise DataError(msg, hint="classification needs two; check the completion template")
+
+
+def _completions(given: Mapping[str, Sequence[Filled]], spec: TaskSpec) -> tuple[dict[str, str], tuple[str, ...]]:
+    learned = [item.completion for item in given.get("train", given.get("all", ()))]
+    shown = {text.strip() for text in learned}
+    others = [item.completion for items in given.values() for item in items if item.label not in shown]
+    return completion_texts(learned + others, spec.labels or ())
+
+
+def _one_answer(learned: Sequence[Filled]) -> tuple[str, ...]:
+    answers = {item.completion for item in learned}
+    return (f"every completion is {next(iter(answers))[:60]!r}: there is nothing to tell apart",) if len(answers) == 1 else ()
+
+
+def _untrained(division: Division, texts: Mapping[str, str]) -> tuple[str, ...]:
+    trained = {item.label for item in division.parts["train"]}
+    unseen = [label for label in texts if label not in trained]
+    return (f"no train row has the label {', '.join(map(repr, unseen[:_SHOWN]))}",) if unseen else ()
+
+
+def _contradictions(given: Mapping[str, Sequence[Filled]]) -> tuple[str, ...]:
+    labels: dict[str, set[str]] = defaultdict(set)
+    for items in given.values():
+        for item in items:
+            labels[item.prompt].add(item.label)
+    torn = [prompt for prompt, found in labels.items() if len(found) > 1]
+    if not torn:
+        return ()
+    found = " and ".join(map(repr, sorted(labels[torn[0]])[:_SHOWN]))
+    count = "1 prompt has" if len(torn) == 1 else f"{len(torn)} prompts have"
+    return (f"{count} contradicting labels, for one {torn[0].strip()[:60]!r}: {found}",)
+
+
+def _examples(part: str, rows: Sequence[Filled], texts: Mapping[str, str]) -> tuple[Example, ...]:
+    """The examples of a part; a classification's completions are written as `texts` writes their label."""
+    made: list[Example] = []
+    for index, item in enumerate(rows):
+        completion = texts.get(item.label, item.completion) if texts else item.completion
+        label = item.label if texts else None
+        made.append(Example(index, part, item.row, item.prompt, completion, label, example_key(item.prompt, completion)))
+    return tuple(made)

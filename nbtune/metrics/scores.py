@@ -1,0 +1,160 @@
+"""Metrics by name: each gives a number a row and a score for all rows."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, Literal
+
+from nbtune.errors import DataError, SpecError, did_you_mean
+
+__all__ = ["METRICS", "Metric", "RowScore", "metric_of"]
+
+RowScore = Callable[[str, str], float]
+Kind = Literal["generation", "classification"]
+
+METRICS: Final[dict[str, tuple[Kind, ...]]] = {
+    "accuracy": ("classification",),
+    "macro_f1": ("classification",),
+    "exact_match": ("generation", "classification"),
+    "rouge1": ("generation",),
+    "rouge2": ("generation",),
+    "rougeL": ("generation",),
+}
+"""The metrics by name, and the kinds of task each is for."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: `rows` scores each row, `score` all of them; more is better.
+
+    `binary` says that a row's score is 0 or 1; `by_class` that the score is no mean of rows (macro_f1). Outer spaces of
+    outputs and answers never count in the built-in ones; a user's function gets both as they are.
+    """
+
+    name: str
+    binary: bool
+    function: RowScore
+    by_class: bool = False
+
+    def rows(self, outputs: Sequence[str], expected: Sequence[str]) -> list[float]:
+        """The score of each row; for macro_f1, which has none, whether the row is right.
+
+        Raises:
+            DataError: unequal lengths; a user's function fails or gives no finite number (says on which row, from 0).
+        """
+        _refuse_unequal(outputs, expected)
+        return [_row_score(self.function, self.name, row, *pair) for row, pair in enumerate(zip(outputs, expected, strict=True))]
+
+    def score(self, outputs: Sequence[str], expected: Sequence[str]) -> float:
+        """The mean of the rows; for macro_f1 the mean of the F1 of each class that `expected` holds.
+
+        Raises:
+            DataError: as `rows`; and no rows at all.
+        """
+        if not expected:
+            msg = f"there are no rows to compute {self.name} on"
+            raise DataError(msg, hint="give at least one row")
+        if self.by_class:
+            _refuse_unequal(outputs, expected)
+            return _macro_f1(outputs, expected)
+        scores = self.rows(outputs, expected)
+        return math.fsum(scores) / len(scores)
+
+
+def metric_of(metric: str | RowScore | None, kind: Kind) -> Metric:
+    """The metric of a name, or of a function (output, expected) -> number; None: accuracy, or exact_match for generation.
+
+    Raises:
+        SpecError: an unknown name, or a metric that is not for this kind of task.
+    """
+    if metric is None:
+        metric = "accuracy" if kind == "classification" else "exact_match"
+    if isinstance(metric, Metric):
+        return metric
+    if callable(metric):
+        return Metric(_name(metric), binary=False, function=metric)
+    if not isinstance(metric, str):
+        msg = f"metric cannot be {metric!r}"
+        raise SpecError(msg, hint=f"one of: {', '.join(METRICS)}, or a function (output, expected) -> number")
+    if metric not in METRICS:
+        near = {name.lower(): name for name in METRICS}.get(metric.lower().replace("-", "").replace("_", ""))
+        msg = f"unknown metric {metric!r}"
+        raise SpecError(msg, hint=f"did you mean {near!r}?" if near else did_you_mean(metric, METRICS))
+    if kind not in METRICS[metric]:
+        instead = "exact_match" if kind == "generation" else "accuracy or macro_f1"
+        msg = f"{metric} is not a metric of {kind}"
+        raise SpecError(msg, hint=f"say {instead}")
+    return Metric(metric, binary=not metric.startswith("rouge"), function=_FUNCTIONS[metric], by_class=metric == "macro_f1")
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _refuse_unequal(outputs: Sequence[str], expected: Sequence[str]) -> None:
+    if len(outputs) != len(expected):
+        msg = f"{len(outputs)} outputs but {len(expected)} expected answers"
+        raise DataError(msg, hint="give one output for each row")
+
+
+def _row_score(function: RowScore, name: str, row: int, output: str, expected: str) -> float:
+    try:
+        value = float(function(output, expected))
+    except Exception as error:  # a user's function may raise anything
+        msg = f"the metric {name} failed on row {row}: {type(error).__name__}: {error}"
+        raise DataError(msg, hint=f"it was given the output {output[:60]!r} and the expected {expected[:60]!r}") from error
+    if not math.isfinite(value):
+        msg = f"the metric {name} gave {value} on row {row}"
+        raise DataError(msg, hint="it must give a finite number, more being better")
+    return value
+
+
+def _equal(output: str, expected: str) -> float:
+    return float(output.strip() == expected.strip())
+
+
+def _macro_f1(outputs: Sequence[str], expected: Sequence[str]) -> float:
+    from sklearn.metrics import f1_score
+
+    truth = [text.strip() for text in expected]
+    # Only classes that occur in `expected`: else each new wrong text that a model writes would count as one more class.
+    classes = sorted(set(truth))
+    return float(f1_score(truth, [text.strip() for text in outputs], labels=classes, average="macro", zero_division=0))
+
+
+class _Words:
+    """Words as rouge-score finds them in English, and in any other script too, where it would find none."""
+
+    _PATTERN: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+
+    def tokenize(self, text: str) -> list[str]:
+        return self._PATTERN.findall(text.lower())
+
+
+@cache
+def _rouge(name: str) -> RowScore:
+    def score(output: str, expected: str) -> float:
+        return float(_scorer(name).score(expected, output)[name].fmeasure)
+
+    return score
+
+
+@cache
+def _scorer(name: str) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer([name], tokenizer=_Words())
+
+
+_FUNCTIONS: Final[dict[str, RowScore]] = {
+    "accuracy": _equal,
+    "macro_f1": _equal,
+    "exact_match": _equal,
+    "rouge1": _rouge("rouge1"),
+    "rouge2": _rouge("rouge2"),
+    "rougeL": _rouge("rougeL"),
+}

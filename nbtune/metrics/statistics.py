@@ -1,0 +1,208 @@
+"""How sure a score is, and whether two columns of the same rows differ.
+
+Sources: Wilson 1927 (https://doi.org/10.1080/01621459.1927.10502953), Efron 1987 for the BCa bootstrap
+(https://doi.org/10.1080/01621459.1987.10478410), McNemar 1947 (https://doi.org/10.1007/BF02295996).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from nbtune.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nbtune.metrics.scores import Metric
+
+__all__ = ["Difference", "interval", "paired_difference", "paired_p_value", "score_interval"]
+
+_RESAMPLES: Final = 9999
+_CELLS: Final = 2_000_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of a - b over paired rows, with its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def interval(values: Sequence[float], *, binary: bool, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """The interval of the mean of `values` at `level`: Wilson's for 0/1 values, else the BCa bootstrap's.
+
+    Wilson, with k ones in n and z the normal quantile: (k + z²/2 ± z sqrt(k (n - k) / n + z²/4)) / (n + z²).
+
+    Equal values show no spread to resample. They then say only that something else happens in at most a share u of rows, u
+    being Wilson's upper end of 0 in n: values within [0, 1] give [v - u v, v + u (1 - v)], others (-inf, inf).
+
+    Raises:
+        DataError: no values; with `binary`, values other than 0 and 1.
+    """
+    _refuse_none(values)
+    if binary:
+        if any(value not in (0, 1) for value in values):
+            msg = "values that are not 0 or 1 have no Wilson interval"
+            raise DataError(msg, hint="say binary=False")
+        return _wilson(round(math.fsum(values)), len(values), level)
+    bounds = (0.0, 1.0) if all(0 <= value <= 1 for value in values) else (-math.inf, math.inf)
+    return _mean_interval(values, bounds, level, seed)
+
+
+def score_interval(
+    metric: Metric, outputs: Sequence[str], expected: Sequence[str], *, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """The interval of `metric.score(outputs, expected)`: of the mean of its rows, or, for macro_f1, by resampling rows (BCa).
+
+    Where every row is right, or every row wrong, resampling macro_f1 shows no spread; Wilson's interval of the accuracy stands in.
+
+    Raises:
+        DataError: no rows, or as `metric.rows`.
+    """
+    rows = metric.rows(outputs, expected)
+    if not metric.by_class:
+        return interval(rows, binary=metric.binary, level=level, seed=seed)
+    _refuse_none(rows)
+    found = _bootstrap(len(rows), _macro_f1_of([text.strip() for text in outputs], [text.strip() for text in expected]), level, seed)
+    return found or interval(rows, binary=True, level=level)
+
+
+def paired_p_value(a: Sequence[float], b: Sequence[float], *, binary: bool, seed: int = 0) -> float:
+    """The two-sided p-value of "a and b do not differ" over the same rows.
+
+    Binary: exact McNemar, i.e. the binomial test of n01 among the n01 + n10 rows that only one of them has right.
+    Else: the permutation test of the mean difference under random signs (exact for few rows, 9,999 permutations for many).
+    Columns that agree on every row give 1.
+
+    Raises:
+        DataError: unequal lengths, or no rows.
+    """
+    differences = _paired(a, b)
+    if not any(differences):
+        return 1.0
+    import numpy as np
+    from scipy import stats
+
+    if binary:
+        wins = sum(value > 0 for value in differences)
+        losses = sum(value < 0 for value in differences)
+        return float(stats.binomtest(wins, wins + losses, 0.5).pvalue)
+    result = stats.permutation_test(
+        (np.asarray(differences),),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=_RESAMPLES,
+        batch=_batch(len(differences)),
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95, seed: int = 0) -> Difference:
+    """The mean of a - b over the same rows with its BCa bootstrap interval (rows are resampled as pairs).
+
+    Differences that are all equal are handled as in `interval`, within [-1, 1] where all scores are within [0, 1].
+
+    Raises:
+        DataError: unequal lengths, or no rows.
+    """
+    differences = _paired(a, b)
+    bounds = (-1.0, 1.0) if all(0 <= value <= 1 for value in (*a, *b)) else (-math.inf, math.inf)
+    low, high = _mean_interval(differences, bounds, level, seed)
+    return Difference(math.fsum(differences) / len(differences), low, high)
+
+
+def _refuse_none(values: Sequence[float]) -> None:
+    if not len(values):
+        msg = "there are no rows to compute an interval on"
+        raise DataError(msg, hint="give at least one row")
+
+
+def _paired(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    if len(a) != len(b):
+        msg = f"paired columns have the same rows, not {len(a)} and {len(b)}"
+        raise DataError(msg, hint="compare columns of one grid")
+    _refuse_none(a)
+    return [float(left) - float(right) for left, right in zip(a, b, strict=True)]
+
+
+def _wilson(successes: int, count: int, level: float) -> tuple[float, float]:
+    from scipy import stats
+
+    found = stats.binomtest(successes, count).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def _mean_interval(values: Sequence[float], bounds: tuple[float, float], level: float, seed: int) -> tuple[float, float]:
+    import numpy as np
+
+    column = np.asarray(values, dtype=np.float64)
+
+    def mean(rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        means: NDArray[np.float64] = column[rows].mean(axis=-1)
+        return means
+
+    if np.ptp(column) > 0:
+        found = _bootstrap(len(column), mean, level, seed)
+        if found:
+            return found
+    value, (lowest, highest) = float(column[0]), bounds
+    share = _wilson(0, len(column), level)[1]
+    return value + share * (lowest - value), value + share * (highest - value)
+
+
+def _bootstrap(
+    count: int, statistic: Callable[[NDArray[np.intp]], NDArray[np.float64]], level: float, seed: int
+) -> tuple[float, float] | None:
+    """The BCa interval of a statistic of row numbers (..., rows) -> (...); None where resampling shows no spread."""
+    import numpy as np
+    from scipy import stats
+
+    def along(rows: NDArray[np.intp], axis: int = -1) -> NDArray[np.float64]:
+        return statistic(np.moveaxis(rows, axis, -1))
+
+    if count < 2:  # noqa: PLR2004
+        return None
+    known: dict[str, Any] = {"n_resamples": _RESAMPLES, "batch": _batch(count), "vectorized": True, "confidence_level": level}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # degenerate data is looked for below
+        result = stats.bootstrap((np.arange(count),), along, method="BCa", rng=np.random.default_rng(seed), **known)
+    if np.ptp(result.bootstrap_distribution) == 0:
+        return None
+    low, high = (float(end) for end in result.confidence_interval)
+    if math.isnan(low) or math.isnan(high):
+        low, high = (float(end) for end in np.quantile(result.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2]))
+    return low, high
+
+
+def _macro_f1_of(outputs: Sequence[str], expected: Sequence[str]) -> Callable[[NDArray[np.intp]], NDArray[np.float64]]:
+    """macro_f1 of resampled rows: the mean over the classes that the resample expects of F1 = 2 tp / (expected + predicted)."""
+    import numpy as np
+
+    truth, output = np.asarray(expected, dtype=object), np.asarray(outputs, dtype=object)
+    masks = [(truth == name, output == name) for name in sorted(set(expected))]
+
+    def statistic(rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        total = np.zeros(rows.shape[:-1])
+        present = np.zeros(rows.shape[:-1])
+        for is_class, said_class in masks:
+            wanted = is_class[rows].sum(axis=-1)
+            right = (is_class & said_class)[rows].sum(axis=-1)
+            total += np.where(wanted > 0, 2 * right / np.maximum(wanted + said_class[rows].sum(axis=-1), 1), 0)
+            present += wanted > 0
+        scores: NDArray[np.float64] = total / present
+        return scores
+
+    return statistic
+
+
+def _batch(rows: int) -> int:
+    return max(1, _CELLS // rows)
