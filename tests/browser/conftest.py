@@ -1,0 +1,67 @@
+"""One Jupyter server and one Chromium for all browser tests; a fresh page and a fresh kernel for each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browser.notebook import App, NotebookPage, write_notebook
+from tests.browser.server import JupyterServer, serve
+from tests.conftest import find_chromium
+
+HERE = Path(__file__).parent
+CHROMIUM_ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+Opener = Callable[..., NotebookPage]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this folder are browser tests."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+    """The one server."""
+    with serve(tmp_path_factory.mktemp("jupyter")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The one browser."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=list(CHROMIUM_ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """A tall page, so that a whole notebook is in view."""
+    context = chromium.new_context(viewport={"width": 1400, "height": 1800})
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def open_notebook(server: JupyterServer, page: Page) -> Iterator[Opener]:
+    """A function of a notebook's cells, and of the application: `open_notebook("1 + 1", app="notebook")`."""
+    numbers = itertools.count()
+
+    def opener(*sources: str, app: App = "lab") -> NotebookPage:
+        folder = server.folder / f"{id(page):x}-{next(numbers)}"
+        folder.mkdir()
+        write_notebook(folder / "work.ipynb", *sources)
+        return NotebookPage(page, server, f"{folder.name}/work.ipynb", app).open()
+
+    yield opener
+    server.end_sessions()

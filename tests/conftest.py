@@ -1,0 +1,69 @@
+"""What every test stands on: its own run folder, one shared model cache, no network, and the browser where there is one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+BROWSER_REQUIRED = bool(os.environ.get("NBTUNE_REQUIRE_BROWSER"))
+_deselected = pytest.StashKey[int]()
+
+
+def find_chromium() -> str | None:
+    """The path of a Chromium, or None; `NBTUNE_CHROMIUM` names one."""
+    names = (os.environ["NBTUNE_CHROMIUM"],) if os.environ.get("NBTUNE_CHROMIUM") else CHROMIUMS
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the environment before anything heavy is imported; kernels and subprocesses inherit it."""
+    os.environ.setdefault("NBTUNE_CACHE", str(BUILD / "cache"))  # unpacking the packaged models takes seconds: once for all tests
+    os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+    os.environ["HF_HOME"] = str(BUILD / "huggingface")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["IPYTHONDIR"] = str(BUILD / "ipython")
+    for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"):
+        os.environ[f"JUPYTER_{name}"] = str(BUILD / "jupyter" / name.lower())
+    config.stash[_deselected] = 0
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run folder of this test alone."""
+    folder = tmp_path / ".nbtune"
+    monkeypatch.setenv("NBTUNE_HOME", str(folder))
+    return folder
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the browser tests where there is no browser, unless they are insisted on."""
+    in_browser = [item for item in items if item.get_closest_marker("browser")]
+    if not in_browser or find_chromium():
+        return
+    if BROWSER_REQUIRED:
+        message = "the browser tests are required (NBTUNE_REQUIRE_BROWSER) and no Chromium was found; NBTUNE_CHROMIUM can name one"
+        raise pytest.UsageError(message)
+    items[:] = [item for item in items if item not in in_browser]
+    config.hook.pytest_deselected(items=in_browser)
+    config.stash[_deselected] = len(in_browser)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was left out."""
+    if count := config.stash[_deselected]:
+        terminalreporter.write_line(f"{count} browser tests were left out: no Chromium here (install one, or name it in NBTUNE_CHROMIUM).")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where browser tests are insisted on, a session in which none passed has failed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if BROWSER_REQUIRED and reporter and not any("browser" in report.keywords for report in reporter.stats.get("passed", [])):
+        reporter.write_line("no browser test passed, and they are required (NBTUNE_REQUIRE_BROWSER)")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
