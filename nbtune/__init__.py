@@ -1,0 +1,42 @@
+"""nbtune: the fine-tuning workbench that lives in a notebook.
+
+Importing this imports neither torch nor a front end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nbtune import models
+from nbtune.approaches import prompt
+from nbtune.compare import Comparison, compare
+from nbtune.errors import NbtuneError
+from nbtune.estimate import estimate
+from nbtune.run import Run, runs
+from nbtune.run import open_run as open  # noqa: A004  the fixed interface: nbtune.open
+from nbtune.start import finetune
+from nbtune.task import Task
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__version__ = "0.1.0"
+__all__ = ["Comparison", "NbtuneError", "Run", "Task", "__version__", "compare", "estimate", "finetune", "models", "open", "prompt", "runs"]
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """`%load_ext nbtune`: hands over to the magics, which know IPython; the backend does not."""
+    from nbtune_magics import load_ipython_extension as load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """`%unload_ext nbtune`."""
+    from nbtune_magics import unload_ipython_extension as unload
+
+    unload(shell)
+
+
+def __dir__() -> list[Any]:
+    return list(__all__)

@@ -1,0 +1,118 @@
+"""The approaches that there are, and `nbtune.prompt`, which makes one to use alone."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from nbtune.errors import SpecError, did_you_mean
+from nbtune.models.catalogue import DEFAULT_DECODER
+
+if TYPE_CHECKING:
+    from nbtune.approaches.base import Approach, Kind, Setting
+    from nbtune.task import Task
+
+__all__ = ["approach_of", "get", "names", "prompt", "wanted"]
+
+_BUILT_IN: Final = {"zero-shot": "zero_shot", "few-shot": "few_shot", "run": "tuned"}
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Every approach's name, the built-in ones first."""
+    return (*_BUILT_IN, *sorted(point.name for point in entry_points(group="nbtune.approaches") if point.name not in _BUILT_IN))
+
+
+@cache
+def get(name: str) -> Kind:
+    """The kind of approach called `name`; `_` may stand for `-`.
+
+    Raises:
+        SpecError: there is none of that name.
+    """
+    wanted_name = name.replace("_", "-")
+    if wanted_name in _BUILT_IN:
+        return cast("Kind", importlib.import_module(f"nbtune.approaches.{_BUILT_IN[wanted_name]}").KIND)
+    for point in entry_points(group="nbtune.approaches"):
+        if point.name in {name, wanted_name}:
+            return cast("Kind", point.load())
+    raise SpecError(f"there is no approach {name!r}", hint=did_you_mean(name, names()))
+
+
+def wanted(entry: Any) -> tuple[str, Any]:
+    """(kind, built options) of an entry as it is said: "zero-shot", {"few-shot": {"k": 8}}, {"run": NAME}, or a Run.
+
+    Raises:
+        SpecError: unknown approach or option, or another shape.
+    """
+    if isinstance(entry, str):
+        return _named_run(entry) or (entry.replace("_", "-"), get(entry).spec.build({}))
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        ((name, options),) = entry.items()
+        kind = get(str(name))
+        if kind.name == "run" and not isinstance(options, Mapping):
+            options = {"run": options}
+        if options is not None and not isinstance(options, Mapping):
+            raise SpecError(f"{name}: options are a mapping, not {options!r:.60}", hint=f"write {name}: {{option: value}}")
+        return kind.name, kind.spec.build(dict(options or {}))
+    if hasattr(entry, "engine") and hasattr(entry, "summary"):
+        return "run", get("run").spec.build({"run": entry})
+    raise SpecError(f"an approach is a name, {{name: options}} or a run, not {entry!r:.80}", hint=f"known: {', '.join(names())}")
+
+
+def approach_of(entry: Any, task: Task, setting: Setting) -> Approach:
+    """The approach that an entry asks for, its model loaded.
+
+    Raises:
+        SpecError, RunError, ModelError: it cannot be made.
+    """
+    name, options = wanted(entry)
+    return get(name).make(task, options, setting, label_of(name, options))
+
+
+def label_of(name: str, options: Any) -> str:
+    """How it is named in a grid: "few-shot: k=4", with the options that differ from their defaults; "run: NAME"."""
+    if name == "run":
+        run = options.run
+        return f"run: {run if isinstance(run, str) else run.name}"
+    said = options.model_dump()
+    changed = [f"{item.name}={said[item.name]}" for item in options.options() if said[item.name] != item.default]
+    return f"{name}: {', '.join(changed)}" if changed else name
+
+
+def prompt(
+    approach: str,
+    *,
+    task: Task,
+    model: Any = DEFAULT_DECODER,
+    dtype: str | None = None,
+    quantization: str | None = None,
+    device: str | None = None,
+    **options: Any,
+) -> Approach:
+    """A way to put the frozen model to the task, with `.predict(rows)`.
+
+    Args:
+        approach: zero-shot or few-shot.
+        task: what to answer; few-shot examples come from its training rows.
+        model: as in `finetune`.
+        dtype: as in `finetune`.
+        quantization: as in `finetune`.
+        device: as in `finetune`.
+        **options: the approach's, such as k and select.
+
+    Raises:
+        SpecError: unknown approach, option or value.
+        ModelError: the model cannot be loaded.
+    """
+    from nbtune.approaches.base import Setting
+
+    return approach_of({approach: options}, task, Setting(model, dtype, quantization, device))
+
+
+def _named_run(entry: str) -> tuple[str, Any] | None:
+    head, colon, name = entry.partition(":")
+    return ("run", get("run").spec.build({"run": name.strip()})) if colon and head.strip() == "run" else None

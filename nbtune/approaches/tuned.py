@@ -1,0 +1,65 @@
+"""A run as a column: the task's own prompt, asked of what the run learnt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from nbtune.approaches.base import Approach, Setting
+from nbtune.run import Run, open_run
+from nbtune.spec import Spec, option
+
+if TYPE_CHECKING:
+    from nbtune.task import Task
+
+__all__ = ["KIND", "Tuned", "TunedSpec", "run_named"]
+
+
+class TunedSpec(Spec):
+    """Which run."""
+
+    what: ClassVar[str] = "run option"
+
+    run: Any = option(..., "name or id of the run, or the run itself", aliases=("name",))
+
+
+def run_named(options: TunedSpec) -> Run:
+    """The run that is meant.
+
+    Raises:
+        RunError: there is none of that name.
+    """
+    return options.run if isinstance(options.run, Run) else open_run(str(options.run))
+
+
+class Tuned:
+    """See the module's text."""
+
+    name: ClassVar[str] = "run"
+    summary: ClassVar[str] = "a fine-tuned model"
+    spec: ClassVar[type[Spec]] = TunedSpec
+
+    def make(self, task: Task, options: TunedSpec, setting: Setting, label: str) -> Approach:
+        """The run's model with its adapter on; waits for a run that is not over yet.
+
+        Raises:
+            RunError: the run failed or has nothing trained.
+        """
+        run = run_named(options).wait()
+        engine = run.engine()
+        known = run.summary
+        notes: tuple[str, ...] = ()
+        if run.task.fingerprint != task.fingerprint:
+            notes = (f"{label} was trained on task {run.task.name!r} with other rows or another template than this grid's",)
+        return Approach(
+            label,
+            task,
+            engine,
+            str,
+            run_id=run.id,
+            trainable_parameters=int(known.get("trainable_parameters", 0)),
+            train_seconds=float(known.get("seconds", 0.0)),
+            notes=notes,
+        )
+
+
+KIND: Final = Tuned()

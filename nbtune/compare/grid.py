@@ -1,0 +1,134 @@
+"""`nbtune.compare`: several approaches on the same rows, asked the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nbtune.approaches import approach_of, get, wanted
+from nbtune.compare.comparison import Comparison
+from nbtune.errors import SpecError
+from nbtune.spec import CompareSpec, DecodingSpec
+
+if TYPE_CHECKING:
+    from nbtune.approaches.base import Answers, Approach, Setting
+    from nbtune.task import Task
+
+__all__ = ["compare"]
+
+Report = Callable[[str], None]
+
+
+def _silent(text: str) -> None:
+    """No progress wanted."""
+
+
+def compare(
+    approaches: Sequence[Any],
+    *,
+    task: Task,
+    model: Any = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    scoring: str = "sum",
+    decoding: Mapping[str, Any] | DecodingSpec | None = None,
+    inputs: Sequence[Any] | None = None,
+    report: Report = _silent,
+) -> Comparison:
+    """Answers the task's test rows (or `inputs`) by every approach, and scores them.
+
+    Args:
+        approaches: "zero-shot", {"few-shot": {"k": 8}}, {"run": NAME}, or runs.
+        task: whose test rows are answered; few-shot examples come from its training rows.
+        model: base of the prompting columns; None: that of the first run named, held as that run holds it.
+        dtype: of that base; None: as the run, or what the device is fast at.
+        device: as in `finetune`.
+        scoring: of labels: "sum" or "mean" of their tokens' log-probabilities, or "generate".
+        decoding: {"max_new_tokens": n, "stop": [...]}; the rest by the task's training answers.
+        inputs: texts or rows without answers, compared by eye only.
+        report: told in a few words what goes on.
+
+    Raises:
+        SpecError: unknown approach, option or value; nothing to compare.
+        RunError: a run that is not there, failed, or has nothing trained.
+        ModelError: a model cannot be loaded, or a prompt is longer than its context.
+    """
+    from nbtune.approaches.base import Asking
+    from nbtune.compare.checks import check_columns
+
+    spec = CompareSpec.build({"task": task.name, "scoring": scoring, **({} if decoding is None else {"decoding": decoding})})
+    entries = _distinct(approaches)
+    setting = _setting(entries, model, dtype, device)
+    made = []
+    for entry in entries:
+        report(f"preparing {entry if isinstance(entry, str) else next(iter(entry), '') if isinstance(entry, Mapping) else entry.name}")
+        made.append(approach_of(entry, task, setting))
+    asking = Asking.of(task, made[0].engine, spec.scoring, spec.decoding)
+    prompts = [item.prompt for item in task.test] if inputs is None else task.prompts(inputs)
+    answered = [_answer(approach, prompts, asking, report) for approach in made]
+    report("checking the columns")
+    checks, warnings = check_columns(made, task, asking, prompts, setting)
+    notes = [f"base: {made[0].engine.base.name} ({str(made[0].engine.base.dtype).removeprefix('torch.')}, {made[0].engine.base.quantization or 'not quantized'})"]
+    if inputs is not None:
+        return Comparison(task.name, None, tuple(_costs(a, b) for a, b in zip(made, answered, strict=True)), _texts(made, answered, prompts), checks, warnings, notes)
+    report("computing intervals and tests")
+    from nbtune.compare.scoring import score_columns
+
+    rows, answers = score_columns(task, made, answered)
+    return Comparison(task.name, task.metric.name, rows, answers, checks, warnings, notes)
+
+
+def _answer(approach: Approach, prompts: Sequence[str], asking: Any, report: Report) -> Answers:
+    report(f"{approach.label}: 0 of {len(prompts)} rows")
+    return approach.answer(prompts, asking, progress=lambda done, total: report(f"{approach.label}: {done} of {total} rows"))
+
+
+def _distinct(approaches: Sequence[Any]) -> list[Any]:
+    if isinstance(approaches, str | Mapping) or not isinstance(approaches, Sequence):
+        raise SpecError(f"approaches are a list, not {approaches!r:.60}", hint="write - zero-shot on a line of its own, and so on")
+    if not approaches:
+        raise SpecError("there is nothing to compare", hint="name approaches: - zero-shot, - few-shot, - run: NAME")
+    seen: list[str] = []
+    for entry in approaches:
+        name, options = wanted(entry)
+        label = f"{name} {options!r}"
+        if label in seen:
+            raise SpecError(f"{entry!r:.80} is there twice", hint="each approach once; few-shot may differ by k, select or seed")
+        seen.append(label)
+    return list(approaches)
+
+
+def _setting(entries: Sequence[Any], model: Any, dtype: str | None, device: str | None) -> Setting:
+    """The base of the prompting columns."""
+    from nbtune.approaches.base import Setting
+    from nbtune.approaches.tuned import run_named
+    from nbtune.models.catalogue import DEFAULT_DECODER
+    from nbtune.models.loading import source_of
+
+    if model is not None:
+        return Setting(source_of(model), dtype, None, device)
+    for entry in entries:
+        name, options = wanted(entry)
+        if name == get("run").name:
+            said = run_named(options).spec
+            return Setting(said["model"], dtype or said["dtype"], said["quantization"], device or said["device"])
+    return Setting(DEFAULT_DECODER, dtype, None, device)
+
+
+def _costs(approach: Approach, answers: Answers) -> dict[str, Any]:
+    return {
+        "approach": approach.label,
+        "trainable_parameters": approach.trainable_parameters,
+        "train_seconds": approach.train_seconds,
+        "seconds": answers.seconds,
+        "prompt_tokens": sum(answers.prompt_tokens) / max(1, len(answers.prompt_tokens)),
+        "rows": len(answers.outputs),
+    }
+
+
+def _texts(made: Sequence[Approach], answered: Sequence[Answers], prompts: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {"row": row, "approach": approach.label, "prompt": prompt, "output": answers.outputs[row], "expected": None, "correct": None, "score": None}
+        for row, prompt in enumerate(prompts)
+        for approach, answers in zip(made, answered, strict=True)
+    )

@@ -1,0 +1,5 @@
+"""The only way that a model is asked: scoring given answers, and generating."""
+
+from nbtune.inference.engine import Decoding, Engine
+
+__all__ = ["Decoding", "Engine"]

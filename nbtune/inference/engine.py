@@ -1,0 +1,92 @@
+"""A model as it is asked: a base, perhaps an adapter, and how prompts are encoded.
+
+Work is done in chunks, each under its own lease of the base, so that a training beside it goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nbtune.inference.generating import Decoding, generate_chunk
+from nbtune.inference.prefix import Prefix, shared_prefix
+from nbtune.inference.scoring import Question, chunks_of, score_chunk
+
+if TYPE_CHECKING:
+    import torch
+
+    from nbtune.data.encoding import Encoder
+    from nbtune.models.base import Base
+
+__all__ = ["Decoding", "Engine", "Progress"]
+
+Progress = Callable[[int, int], None]
+"""Told (rows done, rows in all) after each chunk; what it raises ends the work."""
+
+
+def _silent(done: int, total: int) -> None:
+    """No progress wanted."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Asks `base` with `adapter` on (None: off). Prompts are texts as a task renders them; the encoder adds the chat template."""
+
+    base: Base
+    encoder: Encoder
+    adapter: str | None = None
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str], *, progress: Progress = _silent) -> list[list[tuple[float, int]]]:
+        """log p(answer | prompt) of each answer after each prompt: (summed over its tokens in nats, number of tokens).
+
+        The answer's own tokens count, an end of sequence does not.
+        """
+        questions = [
+            Question(tuple(self.encoder.prompt_ids(prompt)), tuple(tuple(self.encoder.answer_ids(prompt, answer)) for answer in answers))
+            for prompt in prompts
+        ]
+        prefix = self._prefix([question.prompt for question in questions])
+        scores: list[list[tuple[float, int]]] = [[] for _ in questions]
+        done = 0
+        for chunk in chunks_of(questions, prefix.length):
+            with self.base.lease(self.adapter):
+                for number, values in zip(chunk, score_chunk(self.base, [questions[i] for i in chunk], prefix), strict=True):
+                    scores[number] = values
+            done += len(chunk)
+            progress(done, len(questions))
+        return scores
+
+    def generate(self, prompts: Sequence[str], decoding: Decoding, *, batch_size: int = 8, progress: Progress = _silent) -> list[str]:
+        """The greedy continuation of each prompt, up to an end of sequence, a stop text, or `max_new_tokens`."""
+        ids = [tuple(self.encoder.prompt_ids(prompt)) for prompt in prompts]
+        prefix = self._prefix(ids)
+        outputs = [""] * len(ids)
+        order = sorted(range(len(ids)), key=lambda number: (len(ids[number]), number))
+        for start in range(0, len(order), batch_size):
+            chunk = order[start : start + batch_size]
+            with self.base.lease(self.adapter):
+                texts = generate_chunk(self.base, [ids[number] for number in chunk], decoding, prefix)
+            for number, text in zip(chunk, texts, strict=True):
+                outputs[number] = text
+            progress(min(start + batch_size, len(order)), len(order))
+        return outputs
+
+    def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt as it is asked."""
+        return [len(self.encoder.prompt_ids(prompt)) for prompt in prompts]
+
+    def logits(self, prompt: str) -> torch.Tensor:
+        """Next-token logits after a prompt, float32 [vocabulary]; what proves that an adapter is on or off."""
+        import torch
+
+        ids = torch.tensor([self.encoder.prompt_ids(prompt)], device=self.base.device)
+        with self.base.lease(self.adapter) as model:
+            return model(input_ids=ids, use_cache=False).logits[0, -1].float().cpu()  # type: ignore[no-any-return]
+
+    def _prefix(self, prompts: Sequence[Sequence[int]]) -> Prefix:
+        length = shared_prefix(prompts)
+        if not length:
+            return Prefix()
+        with self.base.lease(self.adapter):
+            return Prefix.of(self.base, prompts[0][:length])

@@ -1,0 +1,155 @@
+"""Answers scored by the probability of their tokens.
+
+Where the family allows it, a chunk of rows is one sequence: each row's prompt once, and behind it all its answers as branches of a
+tree. A mask lets a token see the shared prefix, its own prompt and its own branch, so nothing is computed twice and nothing padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from nbtune.models.families import can_pack
+from nbtune.models.readout import readout
+
+if TYPE_CHECKING:
+    import torch
+
+    from nbtune.inference.prefix import Prefix
+    from nbtune.models.base import Base
+
+__all__ = ["Question", "chunks_of", "score_chunk"]
+
+CHUNK_TOKENS: Final = 640
+"""Tokens of one forward; more would spend their time on masked attention."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and the answers to score after it, as token ids; no answer is empty."""
+
+    prompt: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+
+    def cost(self, prefix: int) -> int:
+        """Tokens that go through the model; an answer's last token is predicted, never read."""
+        return len(self.prompt) - prefix + sum(len(answer) - 1 for answer in self.answers)
+
+
+def chunks_of(questions: Sequence[Question], prefix: int) -> Iterator[list[int]]:
+    """Numbers of the questions that go through together, like lengths side by side."""
+    chunk: list[int] = []
+    total = 0
+    for number in sorted(range(len(questions)), key=lambda i: (questions[i].cost(prefix), i)):
+        cost = questions[number].cost(prefix)
+        if chunk and total + cost > CHUNK_TOKENS:
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(number)
+        total += cost
+    if chunk:
+        yield chunk
+
+
+def score_chunk(base: Base, questions: Sequence[Question], prefix: Prefix) -> list[list[tuple[float, int]]]:
+    """(summed log-probability in nats, tokens) of each question's answers; the caller holds the lease."""
+    return _as_tree(base, questions, prefix) if can_pack(base.config) else _one_by_one(base, questions)
+
+
+def _as_tree(base: Base, questions: Sequence[Question], prefix: Prefix) -> list[list[tuple[float, int]]]:
+    import torch
+
+    tree = _Tree(prefix.length)
+    owners = [[tree.add(answer, root) for answer in question.answers] for question in questions for root in [tree.root(question.prompt)]]
+    device = base.device
+    at = torch.tensor(tree.reads)[None]
+    with readout(base.model, at, exact=True):
+        logits = base.model(
+            input_ids=torch.tensor(tree.ids, device=device)[None],
+            attention_mask=tree.mask()[None, None].to(device),
+            position_ids=torch.tensor(tree.positions, device=device)[None],
+            past_key_values=prefix.fresh(),
+            use_cache=prefix.cache is not None,
+        ).logits
+    logp = torch.log_softmax(logits.float(), dim=-1).cpu()
+    place = {token: row for row, token in enumerate(number for number, read in enumerate(tree.reads) if read)}
+    return [[_sum(logp, [(place[at], token) for at, token in branch]) for branch in branches] for branches in owners]
+
+
+def _sum(logp: torch.Tensor, steps: Sequence[tuple[int, int]]) -> tuple[float, int]:
+    return float(sum(logp[row, token].double() for row, token in steps)), len(steps)
+
+
+class _Tree:
+    """The sequence of a chunk: tokens, positions, which may see which, and where logits are read."""
+
+    def __init__(self, prefix: int) -> None:
+        self.prefix = prefix
+        self.ids: list[int] = []
+        self.positions: list[int] = []
+        self.reads: list[bool] = []
+        self.sees: list[tuple[range, range]] = []
+
+    def root(self, prompt: Sequence[int]) -> range:
+        """Adds a row's prompt behind the shared prefix; the places it takes."""
+        own = prompt[self.prefix :]
+        start = len(self.ids)
+        for offset, token in enumerate(own):
+            self._add(token, self.prefix + offset, (range(start, start + offset + 1), range(0)))
+        self.reads[-1] = True
+        return range(start, len(self.ids))
+
+    def add(self, answer: Sequence[int], root: range) -> list[tuple[int, int]]:
+        """Adds an answer as a branch of `root`; [(place whose logits predict it, token)]."""
+        start = len(self.ids)
+        steps = [(root[-1], answer[0])]
+        for offset, token in enumerate(answer[:-1]):
+            self._add(token, self.prefix + len(root) + offset, (root, range(start, start + offset + 1)))
+            self.reads[-1] = True
+            steps.append((start + offset, answer[offset + 1]))
+        return steps
+
+    def mask(self) -> torch.Tensor:
+        """Bool [tokens, prefix + tokens], True where a token may attend."""
+        import torch
+
+        mask = torch.zeros(len(self.ids), self.prefix + len(self.ids), dtype=torch.bool)
+        mask[:, : self.prefix] = True
+        for row, seen in enumerate(self.sees):
+            for part in seen:
+                mask[row, self.prefix + part.start : self.prefix + part.stop] = True
+        return mask
+
+    def _add(self, token: int, position: int, sees: tuple[range, range]) -> None:
+        self.ids.append(token)
+        self.positions.append(position)
+        self.reads.append(False)
+        self.sees.append(sees)
+
+
+def _one_by_one(base: Base, questions: Sequence[Question]) -> list[list[tuple[float, int]]]:
+    """For families whose attention takes no tree: each question's answers as one padded batch, nothing shared."""
+    import torch
+
+    results: list[list[tuple[float, int]]] = []
+    for question in questions:
+        rows = [(*question.prompt, *answer[:-1]) for answer in question.answers]
+        width = max(len(row) for row in rows)
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        at = torch.zeros_like(ids, dtype=torch.bool)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = torch.tensor(row)
+            mask[number, : len(row)] = 1
+            at[number, len(question.prompt) - 1 : len(row)] = True
+        with readout(base.model, at, exact=True):
+            logits = base.model(input_ids=ids.to(base.device), attention_mask=mask.to(base.device), use_cache=False).logits
+        logp = torch.log_softmax(logits.float(), dim=-1).cpu()
+        start = 0
+        scores = []
+        for answer in question.answers:
+            scores.append(_sum(logp, [(start + offset, token) for offset, token in enumerate(answer)]))
+            start += len(answer)
+        results.append(scores)
+    return results

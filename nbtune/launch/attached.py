@@ -1,0 +1,109 @@
+"""A run's tuned model: from memory while it is there, else built again from the run's last checkpoint."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbtune.errors import RunError
+from nbtune.launch.live import live_run
+from nbtune.store import RunFolder
+
+if TYPE_CHECKING:
+    from nbtune.inference import Engine
+    from nbtune.models.base import Base
+    from nbtune.models.loading import LoadedModel
+    from nbtune.task import Task
+
+__all__ = ["engine_of", "own_model", "save_run"]
+
+_opening = threading.RLock()
+
+
+def engine_of(folder: RunFolder, task: Task) -> Engine:
+    """The engine that asks the run's model. While it trains, this is the model as it is between two steps.
+
+    Raises:
+        RunError: there is nothing trained yet.
+    """
+    from nbtune.data.encoding import Encoder
+    from nbtune.inference import Engine
+
+    base = _base(folder)
+    return Engine(base, Encoder(base.tokenizer, task.uses_chat, task.system), folder.id)
+
+
+def own_model(folder: RunFolder) -> LoadedModel:
+    """A copy that belongs to the caller, its adapter active."""
+    from nbtune.models.loading import LoadedModel
+    from nbtune.models.shared import own_base
+
+    base = _restored(folder, own_base)
+    model: Any = base.peft or base.model
+    return LoadedModel(model, base.tokenizer, base.config, base.name)
+
+
+def save_run(folder: RunFolder, target: Path, *, merge: bool) -> Path:
+    """See `Run.save`."""
+    if target.exists() and any(target.iterdir()):
+        raise RunError(f"the folder {str(target)!r} is not empty", hint="name a new folder")
+    last = _last_checkpoint(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    if merge:
+        _save_merged(folder, target)
+    else:
+        for file in ("adapter_model.safetensors", "adapter_config.json", "trained.safetensors"):
+            if (last / file).exists():
+                (target / file).write_bytes((last / file).read_bytes())
+    return target
+
+
+def _save_merged(folder: RunFolder, target: Path) -> None:
+    from nbtune.models.shared import own_base
+
+    def plain(source: Any, *, dtype: str | None, quantization: str | None, device: str | None) -> Base:
+        return own_base(source, dtype=dtype, quantization=None, device=device)  # merged into an unquantized reload
+
+    base = _restored(folder, plain)
+    dtype = base.dtype
+    model: Any = base.peft.merge_and_unload() if base.peft is not None else base.model  # type: ignore[operator]
+    model.to(dtype).save_pretrained(target)
+    base.tokenizer.save_pretrained(target)
+
+
+def _base(folder: RunFolder) -> Base:
+    from nbtune.models.shared import keep_tuned, shared_base, tuned_base
+
+    with _opening:
+        base = tuned_base(folder.id)
+        if base is None:
+            live = live_run(folder.id)
+            if live is not None and not live.over.is_set():
+                raise RunError(f"run {folder.name} is still being prepared", hint="wait for it: run.wait()")
+            base = _restored(folder, shared_base)
+            keep_tuned(folder.id, base)
+        return base
+
+
+def _restored(folder: RunFolder, load: Any) -> Base:
+    from nbtune.methods import get
+    from nbtune.models.loading import source_of
+    from nbtune.models.shared import own_base
+
+    checkpoint = _last_checkpoint(folder)
+    said = folder.spec
+    method = get(said["method"])
+    spec = method.spec.build({key: value for key, value in said.items() if key in method.spec.model_fields and key != "name"})
+    chosen = own_base if method.writes_base and load.__name__ == "shared_base" else load
+    base: Base = chosen(source_of(spec.model), dtype=spec.dtype, quantization=spec.quantization, device=spec.device)
+    method.attach(base, spec, folder.id)
+    base.restore(folder.id, checkpoint)
+    return base
+
+
+def _last_checkpoint(folder: RunFolder) -> Path:
+    found = folder.checkpoints()
+    if not found:
+        raise RunError(f"run {folder.name} has no checkpoint yet", hint="wait for its first one, or stop it: run.stop() writes one")
+    return found[-1]

@@ -1,0 +1,51 @@
+"""A run that this process trains: who listens to it, whether it is over, and what made it fail."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from nbtune.events import Event
+from nbtune.store import RunFolder
+
+__all__ = ["Listener", "Live", "live_run"]
+
+Listener = Callable[[Event], None]
+_log = logging.getLogger("nbtune")
+_runs: dict[str, Live] = {}
+
+
+def live_run(run_id: str) -> Live | None:
+    """The live side of a run that this process started; None for others'."""
+    return _runs.get(run_id)
+
+
+class Live:
+    """Told of each event after it is on disk. A listener that raises is logged and never stops a training."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.over = threading.Event()
+        self.error: BaseException | None = None
+        self._listeners: list[Listener] = []
+        _runs[folder.id] = self
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Calls `listener` with each event from now on, from the training's thread; what is returned ends that."""
+        self._listeners.append(listener)
+
+        def forget() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return forget
+
+    def emit(self, event: Event) -> None:
+        """Appends the event to the folder, then tells the listeners."""
+        self.folder.append(event)
+        for listener in list(self._listeners):
+            try:
+                listener(event)
+            except Exception:
+                _log.exception("a listener of run %s failed", self.folder.id)

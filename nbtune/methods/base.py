@@ -1,0 +1,53 @@
+"""What a method is: how parameters are adapted. One file and one line in the registry each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from nbtune.models.base import Base
+    from nbtune.spec import FinetuneSpec
+
+__all__ = ["Facts", "Method"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a model before its weights are read."""
+
+    name: str
+    config: PretrainedConfig
+    quantization: str | None
+
+    @property
+    def num_blocks(self) -> int:
+        """Transformer blocks, by the config's usual names (0: the config does not say)."""
+        text = self.config.get_text_config() if hasattr(self.config, "get_text_config") else self.config
+        return int(getattr(text, "num_hidden_layers", 0) or 0)
+
+
+class Method(Protocol):
+    """A way to adapt a base.
+
+    `spec` is its options (the common ones of `FinetuneSpec` and its own). With `writes_base` it trains the base's own weights, so
+    it is given a copy; else it adds an adapter named by the run to the shared base.
+    """
+
+    name: str
+    summary: str
+    paper: str
+    spec: type[FinetuneSpec]
+    writes_base: bool
+
+    def requires(self, facts: Facts, spec: Any) -> None:
+        """Refuses a model or an option that cannot work, before anything is loaded.
+
+        Raises:
+            ModelError, SpecError: with what does work.
+        """
+
+    def attach(self, base: Base, spec: Any, name: str) -> None:
+        """Makes exactly the intended parameters trainable, as the adapter `name` or in the base itself."""

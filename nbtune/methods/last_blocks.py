@@ -1,0 +1,70 @@
+"""Last blocks: the topmost transformer blocks and the final norm are trained (Yosinski et al. 2014, https://arxiv.org/abs/1411.1792)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from nbtune.errors import ModelError, SpecError
+from nbtune.spec import FinetuneSpec, option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nbtune.methods.base import Facts
+    from nbtune.models.base import Base
+
+__all__ = ["METHOD", "LastBlocks", "LastBlocksSpec"]
+
+
+class LastBlocksSpec(FinetuneSpec):
+    """How many blocks."""
+
+    num_blocks: int = option(4, "blocks from the top that are trained", ge=1, slider=(1, 32), aliases=("num_layers", "blocks"))
+    learning_rate: float = option(
+        5e-4, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
+    )
+
+
+class LastBlocks:
+    """See the module's text."""
+
+    name: ClassVar[str] = "last-blocks"
+    summary: ClassVar[str] = "the last few blocks; backward never runs below them"
+    paper: ClassVar[str] = "https://arxiv.org/abs/1411.1792"
+    spec: ClassVar[type[FinetuneSpec]] = LastBlocksSpec
+    writes_base: ClassVar[bool] = True
+
+    def requires(self, facts: Facts, spec: LastBlocksSpec) -> None:
+        """Refuses a quantized base and more blocks than there are.
+
+        Raises:
+            ModelError: the base is quantized.
+            SpecError: `num_blocks` is more than the model has.
+        """
+        if facts.quantization is not None:
+            message = f"{self.name} trains the base's weights, which {facts.quantization} holds in a form that cannot be trained"
+            raise ModelError(message, hint="leave quantization out, or use lora")
+        if facts.num_blocks and spec.num_blocks > facts.num_blocks:
+            message = f"num_blocks is {spec.num_blocks}, and {facts.name!r} has {facts.num_blocks} blocks"
+            raise SpecError(message, hint=f"use at most {facts.num_blocks}")
+
+    def attach(self, base: Base, spec: LastBlocksSpec, name: str) -> None:
+        """Sets the last blocks free, and the norm between them and the head where there is one."""
+        from nbtune.models.families import blocks
+
+        layers = blocks(base.model)
+        chosen: list[nn.Module] = list(layers[-spec.num_blocks :])
+        base.train_only([*chosen, *_final_norm(base.model, layers)])
+
+
+def _final_norm(model: nn.Module, layers: nn.ModuleList) -> list[nn.Module]:
+    """The norms that stand beside the list of blocks, after it."""
+    for module in model.modules():
+        children = list(module.named_children())
+        places = [place for place, (_, child) in enumerate(children) if child is layers]
+        if places:
+            return [child for _, child in children[places[0] + 1 :] if "norm" in type(child).__name__.lower()]
+    return []
+
+
+METHOD: Final = LastBlocks()

@@ -1,0 +1,230 @@
+"""A base model in memory, the adapters on it, and the lease by which trainings and comparisons take turns.
+
+Every forward on a base happens inside `Base.lease(...)`, which sets the active adapter and the mode first. Waiting is first come,
+first served, so that a training that gives its lease up at each step boundary lets a comparison in, and the other way round.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftConfig, PeftModel
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from nbtune.models.loading import LoadedModel
+
+__all__ = ["Base", "FairLock"]
+
+PARTS_FILE = "trained.safetensors"
+"""Where a method that trains parts of the base keeps them: {parameter name: tensor}."""
+
+
+class FairLock:
+    """A lock whose waiters are served in the order they came; the holding thread may take it again."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+        self._owner: int | None = None
+        self._depth = 0
+
+    def acquire(self) -> None:
+        """Waits for its turn."""
+        me = threading.get_ident()
+        with self._guard:
+            if self._owner == me:
+                self._depth += 1
+                return
+            if self._owner is None:
+                self._owner, self._depth = me, 1
+                return
+            turn = threading.Event()
+            self._waiting.append(turn)
+        turn.wait()
+        self._owner, self._depth = me, 1
+
+    def release(self) -> None:
+        """Hands it to whoever waits longest."""
+        with self._guard:
+            self._depth -= 1
+            if self._depth:
+                return
+            if self._waiting:
+                self._owner = -1  # taken, by the thread that wakes
+                self._waiting.popleft().set()
+            else:
+                self._owner = None
+
+
+class Base:
+    """One copy of a model. `peft` appears with the first adapter; adapters are named by run id."""
+
+    def __init__(self, loaded: LoadedModel, *, quantization: str | None = None) -> None:
+        self.model: PreTrainedModel = loaded.model
+        self.tokenizer: PreTrainedTokenizerBase = loaded.tokenizer
+        self.config: PretrainedConfig = loaded.config
+        self.name = loaded.name
+        self.quantization = quantization
+        self.peft: PeftModel | None = None
+        self._lock = FairLock()
+        self._as_loaded: torch.Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return cast("torch.device", self.model.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of what is not quantized."""
+        return cast("torch.dtype", self.model.dtype)
+
+    @contextmanager
+    def lease(self, adapter: str | None = None, *, training: bool = False) -> Iterator[nn.Module]:
+        """The model to run forwards on, alone, with `adapter` active (None: the base as it was loaded) and the mode set.
+
+        In a bfloat16 base, float32 adapters and parts are multiplied in bfloat16 under autocast.
+        """
+        import torch
+
+        self._lock.acquire()
+        try:
+            with self._switched(adapter) as model, self._autocast(), torch.set_grad_enabled(training):
+                model.train(training)
+                try:
+                    yield model
+                finally:
+                    model.eval()
+        finally:
+            self._lock.release()
+
+    def add_adapter(self, name: str, config: PeftConfig, *, seed: int = 0) -> None:
+        """Puts a new adapter on, its weights drawn from `seed`; whatever is trained beside keeps its own."""
+        import torch
+        from peft import PeftModel
+
+        self._lock.acquire()
+        try:
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+                torch.manual_seed(seed)
+                if self.peft is None:
+                    self._as_loaded = None if self.device.type == "meta" else self._probe()
+                    self.peft = PeftModel(self.model, config, adapter_name=name)  # type: ignore[no-untyped-call]
+                else:
+                    self.peft.add_adapter(name, config)  # type: ignore[no-untyped-call]
+            self.model.eval()
+        finally:
+            self._lock.release()
+
+    def drift(self) -> float:
+        """Largest difference of the logits, adapters off, from those of the base before the first adapter was put on; 0.0: none."""
+        if self._as_loaded is None:
+            return 0.0
+        with self.lease():
+            now = self._probe()
+        return float((now - self._as_loaded).abs().max())
+
+    def remove_adapter(self, name: str) -> None:
+        """Takes an adapter off for good; nothing happens where it is not there."""
+        self._lock.acquire()
+        try:
+            if self.peft is not None and name in self.peft.peft_config:
+                if len(self.peft.peft_config) > 1:
+                    self.peft.delete_adapter(name)
+                else:
+                    self.model = cast("PreTrainedModel", self.peft.unload())  # type: ignore[no-untyped-call]
+                    self.peft = None
+        finally:
+            self._lock.release()
+
+    def has_adapter(self, name: str) -> bool:
+        """Whether the adapter is on."""
+        return self.peft is not None and name in self.peft.peft_config
+
+    def train_only(self, modules: Iterable[nn.Module]) -> None:
+        """Makes the parameters of `modules` (and no others) trainable, as float32 master weights."""
+        for module in modules:
+            for parameter in module.parameters():
+                parameter.data = parameter.data.float()
+                parameter.requires_grad_(True)
+
+    def trained(self, name: str) -> dict[str, nn.Parameter]:
+        """{name: parameter} of what is trained under the run id `name`: its adapter's weights, or the parts set free.
+
+        A parameter that stands in two places (a tied head) is named once.
+        """
+        if self.has_adapter(name):
+            mark = f".{name}."
+            return {key: value for key, value in self.model.named_parameters() if mark in f"{key}."}
+        return {key: value for key, value in self.model.named_parameters() if value.requires_grad}
+
+    def save(self, name: str, folder: Path) -> None:
+        """Writes what is trained under `name` into `folder`: peft's own two files, or `trained.safetensors`."""
+        if self.has_adapter(name):
+            from peft import get_peft_model_state_dict
+            from safetensors.torch import save_file
+
+            peft = cast("PeftModel", self.peft)
+            state = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
+            save_file(_plain(state), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+            config = peft.peft_config[name]
+            before, config.inference_mode = config.inference_mode, True
+            config.save_pretrained(str(folder))
+            config.inference_mode = before
+            return
+        from safetensors.torch import save_file
+
+        save_file(_plain(self.trained(name)), folder / PARTS_FILE, metadata={"format": "pt"})
+
+    def restore(self, name: str, folder: Path) -> None:
+        """Reads back what `save` wrote, into an adapter or parts that are already on."""
+        import torch
+        from safetensors.torch import load_file
+
+        if self.has_adapter(name):
+            from peft import set_peft_model_state_dict
+
+            set_peft_model_state_dict(self.peft, load_file(folder / "adapter_model.safetensors"), adapter_name=name)
+            return
+        parts = self.trained(name)
+        with torch.no_grad():
+            for key, tensor in load_file(folder / PARTS_FILE).items():
+                parts[key].copy_(tensor)
+
+    def _probe(self) -> torch.Tensor:
+        """Next-token logits after a few fixed tokens; nothing on the meta device, where there are no numbers."""
+        import torch
+
+        ids = torch.arange(8, device=self.device)[None] % int(self.config.vocab_size)
+        with torch.no_grad(), self._autocast():
+            return cast("torch.Tensor", self.model(input_ids=ids, use_cache=False).logits[0, -1].float().cpu())
+
+    @contextmanager
+    def _switched(self, adapter: str | None) -> Iterator[nn.Module]:
+        if self.peft is None:
+            yield self.model
+            return
+        if adapter is None:
+            with self.peft.disable_adapter():
+                yield self.model
+            return
+        self.peft.set_adapter(adapter)
+        yield self.model
+
+    def _autocast(self) -> Any:
+        import torch
+
+        mixed = self.dtype == torch.bfloat16 and self.device.type in {"cpu", "cuda"}
+        return torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext()
+
+
+def _plain(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in state.items()}

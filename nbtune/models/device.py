@@ -1,0 +1,84 @@
+"""Which device and which number format: what is there, and what it does well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nbtune.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["available_bytes", "best_device", "best_dtype", "device_of", "dtype_of", "peak_bytes"]
+
+
+def best_device() -> torch.device:
+    """CUDA, else Apple's MPS, else the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def device_of(name: str | None) -> torch.device:
+    """The device called `name`, or the best there is.
+
+    Raises:
+        ModelError: torch does not know the name, or the device is not there.
+    """
+    import torch
+
+    if name is None:
+        return best_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        message = f"device {name!r} cannot be used: {str(error).splitlines()[0]}"
+        raise ModelError(message, hint=f"leave it out to use {best_device()}") from None
+    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it in hardware (CUDA from Ampere on, CPUs with AMX or AVX512-bf16), else float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        fast = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
+        return torch.bfloat16 if fast else torch.float32
+    return torch.float32
+
+
+def dtype_of(name: str | None, device: torch.device) -> torch.dtype:
+    """The torch dtype called `name` ("float32", "bfloat16", "float16"), or the one that suits the device."""
+    import torch
+
+    return best_dtype(device) if name is None else getattr(torch, name)  # type: ignore[no-any-return]
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that can still be had on the device."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory in use so far: allocated on the GPU, or resident in this process on the CPU."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,48 @@
+"""Bases held in 4 or 8 bits through bitsandbytes, on GPUs and on the CPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nbtune.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import BitsAndBytesConfig
+
+__all__ = ["config_for", "keep_differentiable"]
+
+
+def config_for(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """transformers' configuration of "nf4", "fp4" (QLoRA, https://arxiv.org/abs/2305.14314) or "int8" (https://arxiv.org/abs/2208.07339).
+
+    Raises:
+        ModelError: bitsandbytes is not there.
+    """
+    from nbtune.models.quiet import silence
+
+    silence()
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        message = f"{quantization} needs the package bitsandbytes, which cannot be imported: {error}"
+        raise ModelError(message, hint="pip install bitsandbytes, or leave quantization out") from error
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=quantization, bnb_4bit_compute_dtype=dtype)
+
+
+def keep_differentiable(model: nn.Module) -> None:
+    """Stops 4-bit layers from repacking themselves at the first evaluation.
+
+    On CPUs with AVX512-bf16 bitsandbytes then switches to a kernel without gradients, for good: training goes on with wrong
+    gradients and saved weights are garbled, silently.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False

@@ -1,0 +1,48 @@
+"""Logits only where they are wanted: with a vocabulary of 49k the rest costs most of the time and the memory of a short answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from nbtune.models.families import head
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ["readout"]
+
+
+@contextmanager
+def readout(model: nn.Module, at: torch.Tensor, *, exact: bool = False) -> Iterator[None]:
+    """Inside it, a forward's `.logits` is [n, vocabulary]: one row for each True of `at` (bool [B, T]), in its order.
+
+    With `exact` the head multiplies in float32 whatever the base's dtype: bfloat16 logits move by 0.2 between batch sizes, which
+    is enough to flip near ties between labels.
+    """
+    import torch
+    from torch.nn import functional
+
+    layer = head(model)  # type: ignore[arg-type]
+    selecting = layer.register_forward_pre_hook(lambda _, args: (args[0][at.to(args[0].device)], *args[1:]), prepend=True)
+    plain = exact and type(layer) is torch.nn.Linear
+    if plain:
+        weight = layer.weight.detach().float()
+        bias = None if layer.bias is None else layer.bias.detach().float()
+
+        def multiply(hidden: torch.Tensor, *_: Any) -> torch.Tensor:
+            with torch.autocast(hidden.device.type, enabled=False):
+                return functional.linear(hidden.float(), weight, bias)
+
+        before = layer.__dict__.get("forward")  # accelerate may have put its own there
+        layer.forward = multiply  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        selecting.remove()
+        if plain:
+            del layer.forward
+            if before is not None:
+                layer.forward = before  # type: ignore[method-assign]

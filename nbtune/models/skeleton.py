@@ -1,0 +1,39 @@
+"""A model without weights: its modules on torch's meta device, from the config alone. Counts are exact and cost no memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from nbtune.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from nbtune.models.loading import Source
+
+__all__ = ["skeleton"]
+
+
+def skeleton(source: Source) -> PreTrainedModel:
+    """A new model of the source's architecture on the meta device, frozen.
+
+    Raises:
+        ModelError: the architecture generates no text, or transformers does not know it.
+    """
+    import copy
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from nbtune.models.quiet import quiet
+
+    config = copy.deepcopy(source.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    try:
+        with quiet(), torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except ValueError as error:
+        message = f"model {source.name!r} ({config.model_type}) does not generate text"
+        raise ModelError(message, hint="use a decoder such as smollm2-135m") from error
+    return cast("PreTrainedModel", model.requires_grad_(False))

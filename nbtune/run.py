@@ -1,0 +1,245 @@
+"""The handle of a run: to watch it, wait for it, steer it, and use what it learnt. All it knows comes from the run's folder."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from nbtune.errors import NbtuneError, RunError
+from nbtune.events import Evaluation, Event, Failed, Finished, Step, Stopped
+from nbtune.launch.live import Listener, live_run
+from nbtune.store import RunFolder, Status, find_run, run_folders
+from nbtune.views import view
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nbtune.inference import Engine
+    from nbtune.models.loading import LoadedModel
+    from nbtune.task import Task
+
+__all__ = ["Run", "open_run", "runs"]
+
+
+class Run:
+    """One training, alive or long over, of this process or another's."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._task: Task | None = None
+
+    @property
+    def id(self) -> str:
+        """Unique in the project."""
+        return self._folder.id
+
+    @property
+    def name(self) -> str:
+        """What it was called; not unique."""
+        return self._folder.name
+
+    @property
+    def folder(self) -> Path:
+        """Where all of it lies."""
+        return self._folder.path
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What was asked for, flat."""
+        return self._folder.spec
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return str(self.spec["method"])
+
+    @property
+    def status(self) -> Status:
+        """queued, running, paused, finished, stopped, failed, or interrupted (its process is gone)."""
+        return self._folder.status()
+
+    @property
+    def task(self) -> Task:
+        """The task it learns, from the folder.
+
+        Raises:
+            RunError: the folder is damaged.
+        """
+        if self._task is None:
+            from nbtune.task import Task
+
+            self._task = Task.open(self.folder)
+        return self._task
+
+    def events(self) -> list[Event]:
+        """Everything that happened so far."""
+        return self._folder.events()
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """By step: loss, learning_rate, grad_norm, num_tokens, epoch, seconds; on steps with a look at dev also eval_loss and eval_<metric>."""
+        import pandas as pd
+
+        rows: dict[int, dict[str, float]] = {}
+        for event in self.events():
+            if isinstance(event, Step):
+                row = {"loss": event.loss, "learning_rate": event.learning_rate, "grad_norm": event.grad_norm}
+                row |= {"num_tokens": event.num_tokens, "epoch": event.epoch, "seconds": event.seconds}
+                rows.setdefault(event.step, {}).update(row)
+            elif isinstance(event, Evaluation):
+                found = {"eval_loss": event.loss, **{f"eval_{name}": value for name, value in event.metrics.items()}}
+                rows.setdefault(event.step, {}).update(found)
+        columns = ["loss", "learning_rate", "grad_norm", "num_tokens", "epoch", "seconds"]
+        frame = pd.DataFrame.from_dict(rows, orient="index")
+        frame = frame.reindex(columns=[*columns, *(name for name in frame.columns if name not in columns)])
+        return frame.sort_index().rename_axis("step")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """trainable_parameters, total_parameters, steps, num_tokens, seconds (first step to last), peak_memory_bytes, scores; {} before the end."""
+        for event in reversed(self.events()):
+            if isinstance(event, Finished | Stopped):
+                return dict(event.summary)
+        return {}
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Calls `listener` with each event of a run that this process trains; what is returned ends that."""
+        live = live_run(self.id)
+        return live.listen(listener) if live is not None else lambda: None
+
+    def stop(self) -> None:
+        """Asks the run to stop after the step it is at, with a checkpoint; returns at once."""
+        if not self._is_over():
+            self._folder.control("stop")
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Waits until the run is over.
+
+        Args:
+            timeout: seconds to wait at most; None: as long as it takes.
+
+        Raises:
+            NbtuneError: what made it fail.
+            TimeoutError: it is not over in time.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        live = live_run(self.id)
+        while not self._is_over():
+            if end is not None and time.monotonic() > end:
+                message = f"run {self.name} is {self.status} after {timeout} s"
+                raise TimeoutError(message)
+            if live is not None:
+                live.over.wait(0.1)
+            else:
+                time.sleep(0.5)
+        self._raise_failure()
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._finished().__await__()
+
+    async def _finished(self) -> Self:
+        while not self._is_over():
+            await asyncio.sleep(0.05)
+        self._raise_failure()
+        return self
+
+    def _is_over(self) -> bool:
+        live = live_run(self.id)
+        return live.over.is_set() if live is not None else self.status in ("finished", "stopped", "failed", "interrupted")
+
+    def _raise_failure(self) -> None:
+        live = live_run(self.id)
+        if live is not None and live.error is not None:
+            raise live.error
+        for event in reversed(self.events()):
+            if isinstance(event, Failed):
+                raise RunError(event.message, hint=event.hint)
+        if self.status == "interrupted":
+            raise RunError(f"run {self.name} was interrupted: its process is gone", hint="start it again")
+
+    def generate(self, prompts: Sequence[str], max_new_tokens: int = 20) -> list[str]:
+        """What the tuned model writes after each prompt, greedily, to an end of sequence or `max_new_tokens`.
+
+        Raises:
+            RunError: there is nothing trained yet.
+        """
+        from nbtune.inference import Decoding
+
+        if isinstance(prompts, str):
+            message = "generate takes a list of prompts, not one text"
+            raise RunError(message, hint=f"run.generate([{prompts[:30]!r}])")
+        return self.engine().generate(list(prompts), Decoding(max_new_tokens))
+
+    def predict(self, rows: Sequence[Any]) -> list[str]:
+        """The tuned model's answers to new rows (dicts of the prompt's columns): labels scored, or texts generated as in a comparison.
+
+        Raises:
+            RunError: there is nothing trained yet.
+            DataError: a row lacks a column.
+        """
+        from nbtune.training.evaluation import answers
+
+        return answers(self.engine(), self.task, self.task.prompts(rows))
+
+    def engine(self) -> Engine:
+        """The tuned model, as it is asked: from memory, or loaded from the last checkpoint.
+
+        Raises:
+            RunError: there is nothing trained yet.
+            ModelError: its base cannot be loaded.
+        """
+        from nbtune.launch.attached import engine_of
+
+        return engine_of(self._folder, self.task)
+
+    @property
+    def model(self) -> LoadedModel:
+        """A copy of the tuned model of the caller's own (`.model`, `.tokenizer`, `.config`)."""
+        from nbtune.launch.attached import own_model
+
+        return own_model(self._folder)
+
+    def save(self, folder: str | Path, *, merge: bool = False) -> Path:
+        """Writes what was learnt: the adapter as peft opens it, or, with `merge`, a whole model as transformers opens it.
+
+        Raises:
+            RunError: there is nothing trained yet, or the folder is not empty.
+        """
+        from nbtune.launch.attached import save_run
+
+        return save_run(self._folder, Path(folder).expanduser(), merge=merge)
+
+    def plot(self) -> Any:
+        """A plotly figure of loss, dev loss, metric and learning rate."""
+        return view("run_figure")(self)
+
+    def show(self) -> None:
+        """Displays curves, figures and samples as they are now, as static content."""
+        view("show_run")(self)
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r}, {self.method}, {self.status}, {self.id})"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        try:
+            return cast("dict[str, Any]", view("run_mimebundle")(self))
+        except NbtuneError:
+            return {"text/plain": repr(self)}
+
+
+def runs() -> list[Run]:
+    """Every run of the project, the oldest first."""
+    return [Run(folder) for folder in run_folders()]
+
+
+def open_run(run: str | Path) -> Run:
+    """The run of that id, name (the newest so called) or folder.
+
+    Raises:
+        RunError: there is none.
+    """
+    return Run(find_run(run))

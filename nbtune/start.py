@@ -1,0 +1,73 @@
+"""`nbtune.finetune`: from words to a run that is on its way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nbtune.errors import SpecError
+from nbtune.events import Queued
+from nbtune.launch.job import Job, run_job
+from nbtune.launch.live import Live
+from nbtune.launch.thread import submit
+from nbtune.methods import get
+from nbtune.models.catalogue import DEFAULT_DECODER
+from nbtune.run import Run
+from nbtune.store import RunFolder
+
+if TYPE_CHECKING:
+    from nbtune.task import Task
+
+__all__ = ["finetune"]
+
+
+def finetune(
+    method: str,
+    *,
+    task: Task,
+    model: Any = DEFAULT_DECODER,
+    quantization: str | None = None,
+    dtype: str | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Run:
+    """Starts a training in a thread of its own and returns its handle at once.
+
+    Args:
+        method: lora, full, head, last-blocks ...
+        task: what to learn.
+        model: catalogue name, local folder, hub id, or a bound model (which stays as it is).
+        quantization: nf4, fp4 or int8.
+        dtype: number format of the base; left out: what the device is fast at.
+        name: of the run; left out: task and method.
+        seed: of everything random.
+        **options: the method's, and `FinetuneSpec`'s, by name or alias.
+
+    Raises:
+        SpecError: unknown method, option, or value.
+        ModelError: there is no such model.
+    """
+    from nbtune.models.loading import source_of
+    from nbtune.task import Task
+
+    if not isinstance(task, Task):
+        raise SpecError(f"task is a nbtune.Task, not {type(task).__name__}", hint="make one: nbtune.Task(data=..., prompt=..., completion=...)")
+    chosen = get(method)
+    source = source_of(model or DEFAULT_DECODER)
+    values = {"quantization": quantization, "dtype": dtype, "seed": seed, **options}
+    spec = chosen.spec.build({**values, "task": task.name, "model": source.path or source.name, "name": name or f"{task.name}_{chosen.name}".replace("-", "_")})
+    folder = RunFolder.create(str(spec.name), {"method": chosen.name, **spec.model_dump(mode="json", exclude={"name"})})
+    try:
+        task.save(folder.path)
+    except BaseException:
+        folder.discard()
+        raise
+    live = Live(folder)
+    run = Run(folder)
+    run._task = task
+    job = Job(live, chosen, spec, task, source)
+    device = spec.device or "best"
+    ahead = submit(device, folder.id, lambda: run_job(job))
+    if ahead:
+        live.emit(Queued(ahead=ahead))
+    return run

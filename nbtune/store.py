@@ -1,0 +1,236 @@
+"""The run folder: the one place where a run's spec, events, controls and checkpoints are. Everything else reads it.
+
+    .nbtune/runs/<run_id>/  spec.json environment.json task.json data.parquet events.jsonl control.jsonl run.lock checkpoints/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+from nbtune.errors import RunError, did_you_mean
+from nbtune.events import Event, parse_event
+
+__all__ = ["RunFolder", "Status", "find_run", "home", "run_folders"]
+
+Status = Literal["queued", "running", "paused", "finished", "stopped", "failed", "interrupted"]
+_ENDS: Final = ("finished", "stopped", "failed")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def home() -> Path:
+    """The project's folder: `NBTUNE_HOME`, else `.nbtune` beside the notebook (the working folder)."""
+    return Path(os.environ.get("NBTUNE_HOME") or ".nbtune").expanduser().absolute()
+
+
+def run_folders() -> list[RunFolder]:
+    """Every run of the project, the oldest first."""
+    root = home() / "runs"
+    if not root.is_dir():
+        return []
+    return [RunFolder(path) for path in sorted(root.iterdir()) if (path / "spec.json").exists()]
+
+
+def find_run(word: str | Path) -> RunFolder:
+    """The run of that id, folder, or name (the newest of that name).
+
+    Raises:
+        RunError: there is none.
+    """
+    path = Path(word)
+    if (path / "spec.json").exists():
+        return RunFolder(path.absolute())
+    folders = run_folders()
+    for folder in reversed(folders):
+        if str(word) in (folder.id, folder.name):
+            return folder
+    known = [folder.name for folder in folders]
+    raise RunError(f"there is no run {str(word)!r} in {home()}", hint=did_you_mean(str(word), known))
+
+
+class RunFolder:
+    """One run on disk. Any process may read it; the one that holds `run.lock` writes its events."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.name
+        self._guard = threading.Lock()
+        self._events: list[Event] = []
+        self._offset = 0
+        self._lock: Any = None
+        self._spec: dict[str, Any] | None = None
+
+    @classmethod
+    def create(cls, name: str, spec: dict[str, Any]) -> RunFolder:
+        """A new folder, its lock held by this process.
+
+        Raises:
+            RunError: the name is none, or the folder cannot be written.
+        """
+        check_name(name)
+        root = home() / "runs"
+        run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{secrets.token_hex(2)}"
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            ignore = home() / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+            folder = cls(root / run_id)
+            folder.path.mkdir()
+            folder.take()
+            folder.write_json("spec.json", {"id": run_id, "name": name, **spec})
+        except OSError as error:
+            message = f"the run's folder cannot be written in {root}: {error.strerror or error}"
+            raise RunError(message, hint="free some disk space, or set NBTUNE_HOME to a folder that can be written") from error
+        return folder
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What was asked for, flat, with `method`, `id` and `name`."""
+        if self._spec is None:
+            self._spec = self.read_json("spec.json")
+        return dict(self._spec)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.spec["name"])
+
+    def read_json(self, file: str) -> dict[str, Any]:
+        """A JSON file of the folder.
+
+        Raises:
+            RunError: it is missing or damaged.
+        """
+        try:
+            return cast("dict[str, Any]", json.loads((self.path / file).read_text()))
+        except (OSError, ValueError) as error:
+            message = f"run {self.id} cannot be read: {file}: {error}"
+            raise RunError(message, hint=f"delete the folder {self.path} if the run is not needed") from error
+
+    def write_json(self, file: str, value: dict[str, Any]) -> None:
+        """Writes a JSON file whole or not at all."""
+        part = self.path / f".{file}.part"
+        part.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+        part.replace(self.path / file)
+
+    def append(self, event: Event) -> None:
+        """Appends an event; on disk before anybody is told."""
+        line = (event.to_json() + "\n").encode()
+        with self._guard, (self.path / "events.jsonl").open("ab") as file:
+            file.write(line)
+
+    def remember(self, event: Event) -> None:
+        """Keeps an event that could not be written, for this process alone."""
+        self._events.append(event)
+
+    def events(self) -> list[Event]:
+        """All events so far; only what is new is read. A line torn by a power loss is left out."""
+        with self._guard:
+            path = self.path / "events.jsonl"
+            if not path.exists():
+                return list(self._events)
+            with path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+            whole = data[: data.rfind(b"\n") + 1]
+            self._offset += len(whole)
+            self._events.extend(_parsed(whole))
+            return list(self._events)
+
+    def control(self, action: str, **values: Any) -> None:
+        """Asks the loop for something; it looks at each step boundary, in whatever process it runs."""
+        line = json.dumps({"time": time.time(), "action": action, **values})
+        with (self.path / "control.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def take(self) -> None:
+        """Makes this process the run's owner.
+
+        Raises:
+            RunError: another process owns it.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path / "run.lock", thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            message = f"run {self.id} is in use by another process"
+            raise RunError(message, hint="stop it there first, or watch it from here with nbtune.open") from None
+        self._lock = lock
+
+    def release(self) -> None:
+        """Gives the ownership up."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def is_owned(self) -> bool:
+        """Whether a living process owns the run."""
+        if self._lock is not None:
+            return True
+        from filelock import FileLock, Timeout
+
+        if not (self.path / "run.lock").exists():
+            return False
+        probe = FileLock(self.path / "run.lock", thread_local=False)
+        try:
+            probe.acquire(timeout=0)
+        except Timeout:
+            return True
+        probe.release()
+        return False
+
+    def status(self) -> Status:
+        """Told from the events, and from whether the owner lives."""
+        kinds = [event.type for event in self.events()]
+        for kind in reversed(kinds):
+            if kind in _ENDS:
+                return cast("Status", kind)
+        if not self.is_owned():
+            return "interrupted"
+        return "queued" if not kinds or kinds[-1] == "queued" else "running"
+
+    def checkpoints(self) -> list[Path]:
+        """Whole checkpoints, the oldest first."""
+        root = self.path / "checkpoints"
+        return sorted(path for path in root.glob("step-*") if (path / "state.json").exists()) if root.is_dir() else []
+
+    def discard(self) -> None:
+        """Removes the folder of a run that never began; this object remembers its events."""
+        self._spec = self.spec
+        self.events()
+        self.release()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+
+def check_name(name: str) -> str:
+    """The name, if it can be a file's and a variable's.
+
+    Raises:
+        RunError: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        message = f"{name!r} cannot be a name"
+        raise RunError(message, hint="use up to 64 letters, digits, _ and -, beginning with a letter or digit")
+    return name
+
+
+def _parsed(data: bytes) -> Iterator[Event]:
+    for line in data.decode("utf-8", errors="replace").splitlines():
+        try:
+            yield parse_event(line)
+        except ValueError:
+            continue  # torn by a power loss, or written by a newer version
