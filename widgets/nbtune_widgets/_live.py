@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anywidget
 import traitlets
 
-from nbtune_widgets.formats import shown, tail
+from nbtune_widgets.formats import distinct, shown
 from nbtune_widgets.series import pack
 
 if TYPE_CHECKING:
@@ -131,13 +131,14 @@ def _finite(value: float | None) -> float | None:
 
 
 def _samples(samples: Sequence[Sample] | Any) -> list[dict[str, Any]]:
+    prompts = distinct([sample.prompt for sample in samples])
     return [
         {
             "step": sample.step,
-            "prompt": tail(sample.prompt, 240).strip("\n"),
+            "prompt": shown(prompt),
             "expected": shown(sample.expected.strip(), 400),
             "output": shown(sample.output.strip(), 400),
             "right": sample.output.strip() == sample.expected.strip(),
         }
-        for sample in reversed(samples)
+        for sample, prompt in zip(reversed(samples), reversed(prompts), strict=True)
     ]

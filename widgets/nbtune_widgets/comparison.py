@@ -9,7 +9,7 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from nbtune_widgets.answers import AnswerRow, answer_rows, approaches, records
-from nbtune_widgets.formats import count, duration, figure, one_line, shown, tail
+from nbtune_widgets.formats import count, distinct, duration, figure, one_line, shown
 from nbtune_widgets.markup import join, mark, messages, page
 from nbtune_widgets.protocols import ComparisonView
 
@@ -173,9 +173,10 @@ def _outputs(comparison: ComparisonView) -> Markup:
     if not rows:
         return Markup("")
     expected = any(row.expected is not None for row in rows)
-    heads = ["row", "end of the prompt", *(["expected"] if expected else []), *(one_line(name, 60) for name in names)]
+    heads = ["row", "prompt", *(["expected"] if expected else []), *(one_line(name, 60) for name in names)]
     head = join(_th(text, numeric=False) for text in heads)
-    drawn = [_output_row(row, names, expected=expected) for row in rows[:CAP]]
+    prompts = distinct([row.prompt for row in rows])
+    drawn = [_output_row(row, prompt, names, expected=expected) for row, prompt in zip(rows[:CAP], prompts, strict=False)]
     kept = _within_budget(drawn)
     differ = sum(row.rank < 2 for row in rows)  # noqa: PLR2004
     caption = f"Outputs side by side: {differ:,} of {len(rows):,} rows differ" + (", these first" if 0 < differ < len(rows) else "")
@@ -200,9 +201,9 @@ def _within_budget(rows: Sequence[Markup]) -> Sequence[Markup]:
     return rows
 
 
-def _output_row(row: AnswerRow, names: Sequence[str], *, expected: bool) -> Markup:
+def _output_row(row: AnswerRow, prompt: str, names: Sequence[str], *, expected: bool) -> Markup:
     text = Markup('<td><span class="nbt-x">{}</span></td>')
-    cells = [Markup('<th scope="row" class="nbt-n">{}</th>').format(row.row), text.format(tail(row.prompt, 200).strip("\n"))]
+    cells = [Markup('<th scope="row" class="nbt-n nbt-dim">{}</th>').format(row.row), text.format(prompt)]
     if expected:
         cells.append(text.format(shown("–" if row.expected is None else row.expected.strip(), 300)))
     for name in names:

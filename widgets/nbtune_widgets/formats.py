@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
-__all__ = ["count", "duration", "figure", "memory", "one_line", "plain", "rate", "shown", "tail"]
+__all__ = ["count", "distinct", "duration", "figure", "memory", "one_line", "plain", "rate", "shown", "tail"]
 
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]")
 _MINUTE: Final = 60
@@ -96,6 +98,23 @@ def tail(text: object, limit: int = 160) -> str:
     """The end of a prompt, where rows differ."""
     cleaned = shown(text, 10**9)
     return cleaned if len(cleaned) <= limit else "…" + cleaned[1 - limit :]
+
+
+def distinct(texts: Sequence[str], limit: int = 200) -> list[str]:
+    """Prompts without the words that all of them begin and end with (the template), each cut to its last `limit` characters."""
+    unique = list(dict.fromkeys(texts))
+    if len(unique) < 2:  # noqa: PLR2004
+        return [tail(text, limit).strip("\n") for text in texts]
+    before = _to_word(os.path.commonprefix(unique))
+    rests = [text[len(before) :] for text in unique]
+    after = _to_word(os.path.commonprefix([text[::-1] for text in rests]))
+    cut = {text: rest[: len(rest) - len(after)].strip() for text, rest in zip(unique, rests, strict=True)}
+    return [tail(cut[text], limit) or "…" for text in texts]
+
+
+def _to_word(common: str) -> str:
+    """A shared beginning, cut back to where a word ended."""
+    return common[: max(map(common.rfind, " \n\t")) + 1]
 
 
 def one_line(text: object, limit: int = 100) -> str:

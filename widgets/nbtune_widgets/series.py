@@ -64,18 +64,24 @@ def thin(xs: Sequence[float], ys: Sequence[float], limit: int) -> Points:
     return [xs[index] for index in kept], [ys[index] for index in kept]
 
 
-def smooth(ys: Sequence[float], weight: float = 0.9) -> list[float]:
-    """The exponential moving average without the pull to zero at its start; short curves are smoothed less."""
+def smooth(ys: Sequence[float], weight: float = 0.85) -> list[float]:
+    """The mean of an exponential average from the left and one from the right, so that the curve does not lag.
+
+    Short curves are smoothed less; what is not finite stays and does not spread.
+    """
     decay = min(weight, 1 - 6 / (len(ys) + 6))
-    total = seen = 0.0
-    out: list[float] = []
-    for value in ys:
-        if math.isfinite(value):
-            total, seen = decay * total + (1 - decay) * value, decay * seen + (1 - decay)
-            out.append(total / seen)
-        else:
-            out.append(value)
-    return out
+    sums, weights = [0.0] * len(ys), [0.0] * len(ys)
+    for forward in (True, False):
+        total = seen = 0.0
+        for index in range(len(ys)) if forward else reversed(range(len(ys))):
+            total, seen = total * decay, seen * decay
+            value = ys[index]
+            if math.isfinite(value):
+                own = 1.0 if forward else 0.0  # the point itself counts once, not once a direction
+                sums[index] += total + own * value
+                weights[index] += seen + own
+                total, seen = total + value, seen + 1
+    return [part / whole if math.isfinite(value) else value for value, part, whole in zip(ys, sums, weights, strict=True)]
 
 
 def pack(seq: int, curves: Sequence[Points]) -> bytes:

@@ -7,7 +7,7 @@ from typing import Final
 from markupsafe import Markup
 
 from nbtune_widgets.curves import Line, curves_svg
-from nbtune_widgets.formats import count, duration, figure, memory, one_line, rate, shown, tail
+from nbtune_widgets.formats import count, distinct, duration, figure, memory, one_line, rate, shown, tail
 from nbtune_widgets.markup import figures, join, mark, messages, page, table
 from nbtune_widgets.progress import Progress
 from nbtune_widgets.protocols import RunView
@@ -159,17 +159,18 @@ def _looks(progress: Progress) -> Markup:
 def _samples(progress: Progress) -> Markup:
     if not progress.samples:
         return Markup("")
+    prompts = distinct([sample.prompt for sample in progress.samples])
     rows = [
         (
             f"{sample.step:,}",
-            _text(tail(sample.prompt, 240)),
+            _text(prompt),
             _text(shown(sample.expected, 400)),
             _text(shown(sample.output, 400)),
             mark(sample.output.strip() == sample.expected.strip(), ("as expected", "not as expected")),
         )
-        for sample in reversed(progress.samples)
+        for sample, prompt in zip(reversed(progress.samples), reversed(prompts), strict=True)
     ]
-    return table("Samples from dev", ["step", "end of the prompt", "expected", "output", ""], rows, numeric=frozenset({0}))
+    return table("Samples from dev", ["step", "prompt", "expected", "output", ""], rows, numeric=frozenset({0}))
 
 
 def _text(text: str) -> Markup:
