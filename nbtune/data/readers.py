@@ -54,7 +54,7 @@ def _read_parts(data: Mapping[Any, Any], folder: Path | None) -> dict[str, list[
         if part is None:
             near = did_you_mean(str(key), ("train", "dev", "test"))
             shapes = 'give {"train": ..., "dev": ..., "test": ...}, or one table as a DataFrame or a list of dicts'
-            hint = near if near.startswith("did") else shapes
+            hint = near if near.startswith("did") and any(other in _PARTS for other in data) else shapes
             msg = f"unknown part of the data {str(key)!r}"
             raise DataError(msg, hint=hint)
         if part in parts:

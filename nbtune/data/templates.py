@@ -129,6 +129,7 @@ def _compile(source: str) -> tuple[JinjaTemplate, tuple[str, ...]]:
     environment.globals.clear()
     # Jinja2's own writes < as \u003c, for HTML's sake.
     environment.filters["tojson"] = _tojson
+    environment.tests["none"] = lambda value: value is None or isinstance(value, _missing_type())
     try:
         tree = environment.parse(source)
         fields = _fields(tree)

@@ -1,0 +1,164 @@
+"""Intervals and p-values equal those of scipy and statsmodels, and are honest where there is no spread."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+from nbtune.errors import DataError
+from nbtune.metrics import interval, metric_of, paired_difference, paired_p_value, score_interval
+
+
+@pytest.mark.parametrize(("ones", "count"), [(0, 1), (0, 20), (20, 20), (13, 20), (77, 80), (1, 3), (500, 1000)])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_wilson_equals_statsmodels(ones, count, level):
+    found = interval([1.0] * ones + [0.0] * (count - ones), binary=True, level=level)
+    assert found == pytest.approx(proportion_confint(ones, count, alpha=1 - level, method="wilson"), abs=1e-12)
+
+
+def test_the_interval_of_numbers_equals_scipys_bca():
+    values = np.random.default_rng(1).beta(2, 5, size=60)
+    found = interval(list(values), binary=False, seed=7)
+    reference = stats.bootstrap((values,), np.mean, method="BCa", n_resamples=9999, rng=np.random.default_rng(7)).confidence_interval
+    assert found == pytest.approx((reference.low, reference.high), abs=2e-3)
+    assert found == interval(list(values), binary=False, seed=7)
+
+
+def test_the_interval_of_numbers_covers_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(100):
+        low, high = interval(list(rng.beta(2, 3, size=50)), binary=False)
+        hits += low <= 0.4 <= high
+    assert 88 <= hits <= 100
+
+
+@pytest.mark.parametrize(("value", "count"), [(1.0, 30), (0.0, 30), (1.0, 1)])
+def test_values_without_spread_get_wilsons_width_not_none(value, count):
+    expected = interval([value] * count, binary=True)
+    assert interval([value] * count, binary=False) == pytest.approx(expected)
+    assert expected[1] - expected[0] > 0.05
+
+
+def test_a_middling_value_without_spread_may_go_both_ways():
+    low, high = interval([0.25] * 40, binary=False)
+    assert 0 < low < 0.25 < high < 1
+    assert interval([3.0] * 40, binary=False) == (-math.inf, math.inf)
+
+
+def test_two_values_still_give_an_interval():
+    low, high = interval([0.2, 0.8], binary=False)
+    assert 0.2 <= low < 0.5 < high <= 0.8
+
+
+def test_an_interval_of_nothing_or_of_no_zeros_and_ones_is_refused():
+    with pytest.raises(DataError, match="no rows"):
+        interval([], binary=True)
+    with pytest.raises(DataError, match="not 0 or 1"):
+        interval([0.5], binary=True)
+
+
+def columns(both, only_a, only_b, neither):
+    a = [1.0] * (both + only_a) + [0.0] * (only_b + neither)
+    b = [1.0] * both + [0.0] * only_a + [1.0] * only_b + [0.0] * neither
+    return a, b
+
+
+@pytest.mark.parametrize("table", [(40, 12, 3, 25), (0, 1, 0, 5), (10, 5, 5, 10), (3, 0, 9, 1), (50, 30, 8, 12)])
+def test_mcnemar_equals_statsmodels(table):
+    both, only_a, only_b, neither = table
+    a, b = columns(*table)
+    reference = mcnemar([[both, only_a], [only_b, neither]], exact=True).pvalue
+    assert paired_p_value(a, b, binary=True) == pytest.approx(reference, abs=1e-12)
+    assert paired_p_value(b, a, binary=True) == pytest.approx(reference, abs=1e-12)
+
+
+def test_columns_that_agree_everywhere_do_not_differ():
+    assert paired_p_value([1, 0, 1], [1, 0, 1], binary=True) == 1
+    assert paired_p_value([0.5, 0.7], [0.5, 0.7], binary=False) == 1
+
+
+def test_the_permutation_test_is_exact_for_few_rows():
+    differences = [0.3, 0.1, 0.25, 0.4, -0.05, 0.2, 0.15, 0.35]
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 8)).reshape(8, -1)
+    means = np.abs((signs * np.array(differences)[:, None]).mean(axis=0))
+    exact = float((means >= abs(np.mean(differences)) - 1e-12).mean())
+    assert paired_p_value(differences, [0.0] * 8, binary=False) == pytest.approx(exact)
+
+
+def test_the_permutation_test_on_zeros_and_ones_is_mcnemars():
+    a, b = columns(0, 9, 2, 1)
+    assert paired_p_value(a, b, binary=False) == pytest.approx(paired_p_value(a, b, binary=True))
+
+
+def test_the_permutation_test_is_near_the_t_test_for_many_rows():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(0.55, 0.2, 200), rng.normal(0.5, 0.2, 200)
+    assert paired_p_value(list(a), list(b), binary=False) == pytest.approx(stats.ttest_rel(a, b).pvalue, abs=0.01)
+
+
+def test_the_paired_difference_equals_scipys_bca_of_the_differences():
+    rng = np.random.default_rng(5)
+    a, b = rng.integers(0, 2, 80).astype(float), rng.integers(0, 2, 80).astype(float)
+    found = paired_difference(list(a), list(b), seed=2)
+    reference = stats.bootstrap((a - b,), np.mean, method="BCa", n_resamples=9999, rng=np.random.default_rng(2)).confidence_interval
+    assert found.mean == pytest.approx((a - b).mean())
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.03)
+    swapped = paired_difference(list(b), list(a), seed=2)
+    assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low), abs=0.03)
+
+
+def test_differences_without_spread_stay_uncertain():
+    same = paired_difference([1, 0, 1] * 20, [1, 0, 1] * 20)
+    assert same.mean == 0
+    assert same.low == pytest.approx(-same.high)
+    assert 0.03 < same.high < 0.1
+    always = paired_difference([1] * 30, [0] * 30)
+    assert always.mean == always.high == 1
+    assert 0.7 < always.low < 0.9
+
+
+def test_columns_of_other_lengths_or_none_are_refused():
+    with pytest.raises(DataError, match="not 2 and 1"):
+        paired_p_value([1, 0], [1], binary=True)
+    with pytest.raises(DataError, match="no rows"):
+        paired_difference([], [])
+
+
+def test_the_interval_of_macro_f1_resamples_rows():
+    rng = np.random.default_rng(0)
+    expected = [str(label) for label in rng.integers(0, 3, 90)]
+    outputs = [label if rng.random() < 0.7 else str(rng.integers(0, 4)) for label in expected]
+    metric = metric_of("macro_f1", "classification")
+    low, high = score_interval(metric, outputs, expected, seed=1)
+    resampled = []
+    for _ in range(400):
+        rows = rng.integers(0, 90, 90)
+        resampled.append(metric.score([outputs[row] for row in rows], [expected[row] for row in rows]))
+    assert low < metric.score(outputs, expected) < high
+    assert (low, high) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])), abs=0.04)
+
+
+def test_macro_f1_of_resampled_rows_equals_the_metric_itself():
+    from nbtune.metrics.statistics import _macro_f1_of
+
+    expected, outputs = list("aabbccab"), list("abbbcxaa")
+    metric = metric_of("macro_f1", "classification")
+    rows = np.random.default_rng(0).integers(0, 8, size=(50, 8))
+    wanted = [metric.score([outputs[i] for i in row], [expected[i] for i in row]) for row in rows]
+    assert _macro_f1_of(outputs, expected)(rows) == pytest.approx(wanted)
+
+
+def test_the_score_interval_fits_the_metric():
+    outputs, expected = ["a", "b", "c", "c"], ["a", "b", "c", "d"]
+    assert score_interval(metric_of("accuracy", "classification"), outputs, expected) == interval([1, 1, 1, 0], binary=True)
+    rouge = metric_of("rouge1", "generation")
+    sentences, truths = ["a b c", "d e", "f g h i"], ["a b", "d e f", "f g x y"]
+    assert score_interval(rouge, sentences, truths) == interval(rouge.rows(sentences, truths), binary=False)
+    right = score_interval(metric_of("macro_f1", "classification"), ["a", "b"] * 10, ["a", "b"] * 10)
+    assert right == interval([1.0] * 20, binary=True)
