@@ -92,8 +92,8 @@ class _Reader:
 
     def document(self) -> tuple[Any, dict[str, int]]:
         """The one document's value (None where there is none) and the lines of its top-level entries."""
-        from ruamel.yaml import YAML  # noqa: PLC0415  (80 ms that `import nbtune` must not cost)
-        from ruamel.yaml.error import YAMLError  # noqa: PLC0415
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import YAMLError
 
         value: Any = None
         documents = 0
@@ -117,12 +117,16 @@ class _Reader:
     def _node(self, event: Event, events: Iterator[Event], *, depth: int, key: str = "") -> Any:
         kind = type(event).__name__
         if kind == "AliasEvent":
-            self._problem(f"* begins an alias in {_short(self._rest(event))}", "put quotes round the text: aliases are not understood", event)
+            self._problem(
+                f"* begins an alias in {_short(self._rest(event))}", "put quotes round the text: aliases are not understood", event
+            )
             return None
         if getattr(event, "tag", None) is not None:
             self._problem(f"! begins a tag in {_short(self._rest(event))}", "put quotes round the text: tags are not understood", event)
         if getattr(event, "anchor", None) is not None:
-            self._problem(f"& begins an anchor in {_short(self._rest(event))}", "put quotes round the text: anchors are not understood", event)
+            self._problem(
+                f"& begins an anchor in {_short(self._rest(event))}", "put quotes round the text: anchors are not understood", event
+            )
         if kind == "ScalarEvent":
             return self._scalar(event, key)
         if depth >= DEPTH_LIMIT:
@@ -195,7 +199,9 @@ class _Reader:
         if rest.lstrip().startswith("#"):
             self._problem(f"{_short(rest.strip())} after the {key} would be taken for a comment", _QUOTE_IT, event)
         elif "\n" in self.text[event.start_mark.index : end.index].rstrip():
-            self._problem(f"the {key} has several lines but no |, so its line breaks would be lost", f"write `{key}: |` and the text below it", event)
+            self._problem(
+                f"the {key} has several lines but no |, so its line breaks would be lost", f"write `{key}: |` and the text below it", event
+            )
 
     def _syntax(self, error: YAMLError) -> None:
         mark = getattr(error, "problem_mark", None)
@@ -204,9 +210,7 @@ class _Reader:
         context = str(getattr(error, "context", None) or "")
         at = mark.line if mark is not None else self._line_of_odd_character(error)
         message, hint, from_opening = _in_plain_words(about, context)
-        if from_opening and opened is not None:
-            at = opened.line
-        elif about.startswith("could not find expected ':'") and opened is not None:
+        if (from_opening and opened is not None) or (about.startswith("could not find expected ':'") and opened is not None):
             at = opened.line
         elif "document start" in about:
             at = next((number for number, line in enumerate(self.source) if line.startswith("%")), at)
@@ -302,7 +306,9 @@ def _write_flow(value: Any) -> str:
 
 def _write_text(text: str, forbidden: str) -> str:
     """Plain where it reads back as the same text and looks harmless, else in double quotes."""
-    harmless = re.fullmatch(r"[A-Za-z0-9_./~(<][^\n\r\t#\"'&*!|>%@`{}\[\],]*", text) is not None and text.isprintable() and text == text.strip()
+    harmless = (
+        re.fullmatch(r"[A-Za-z0-9_./~(<][^\n\r\t#\"'&*!|>%@`{}\[\],]*", text) is not None and text.isprintable() and text == text.strip()
+    )
     if harmless and ": " not in text and not text.endswith(":") and not any(sign in text for sign in forbidden) and _resolve(text) == text:
         return text if text not in ("---", "...", "<<") and not text.startswith(("--- ", "... ")) else f'"{text}"'
     return '"' + "".join(_escape(character) for character in text) + '"'

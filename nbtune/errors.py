@@ -1,11 +1,11 @@
 """The exception tree: every mistake a user can make ends in one of these.
 
-    NbtuneError
-    +-- SpecError        what was typed: a key, a value, a flag, YAML
-    +-- DataError        what was read: a file, a row, a template, a split
-    +-- ModelError       what was named: a model, its weights, its memory, its family
-    +-- RunError         what was asked of a run: a name, a folder, a state
-    +-- ComparisonError  what was asked of a comparison
+NbtuneError
++-- SpecError        what was typed: a key, a value, a flag, YAML
++-- DataError        what was read: a file, a row, a template, a split
++-- ModelError       what was named: a model, its weights, its memory, its family
++-- RunError         what was asked of a run: a name, a folder, a state
++-- ComparisonError  what was asked of a comparison
 """
 
 from __future__ import annotations

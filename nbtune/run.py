@@ -27,9 +27,9 @@ __all__ = ["Run", "open_run", "runs"]
 class Run:
     """One training, alive or long over, of this process or another's."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, task: Task | None = None) -> None:
         self._folder = folder
-        self._task: Task | None = None
+        self._task = task
 
     @property
     def id(self) -> str:
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def history(self) -> pd.DataFrame:
-        """By step: loss, learning_rate, grad_norm, num_tokens, epoch, seconds; on steps with a look at dev also eval_loss and eval_<metric>."""
+        """By step: loss, learning_rate, grad_norm, num_tokens, epoch, seconds; where dev was looked at, eval_loss and eval_<metric>."""
         import pandas as pd
 
         rows: dict[int, dict[str, float]] = {}
@@ -99,7 +99,10 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """trainable_parameters, total_parameters, steps, num_tokens, seconds (first step to last), peak_memory_bytes, scores; {} before the end."""
+        """trainable_parameters, total_parameters, steps, num_tokens, seconds, peak_memory_bytes, scores; {} before the end.
+
+        `seconds` are from the first step to the last, with the looks at dev between them.
+        """
         for event in reversed(self.events()):
             if isinstance(event, Finished | Stopped):
                 return dict(event.summary)

@@ -307,7 +307,9 @@ class FinetuneSpec(Spec):
     num_train_epochs: float = option(
         2.0, "passes over the training rows", gt=0, le=1000, slider=(0.5, 10), aliases=("epochs", "num_epochs"), group="training"
     )
-    max_steps: int | None = option(None, "stop after so many optimizer steps, whatever the epochs", ge=1, slider=(1, 1000), group="training")
+    max_steps: int | None = option(
+        None, "stop after so many optimizer steps, whatever the epochs", ge=1, slider=(1, 1000), group="training"
+    )
     per_device_train_batch_size: int = option(
         8,
         "rows that go through the model at once",
@@ -322,7 +324,13 @@ class FinetuneSpec(Spec):
         1, "batches of rows to an optimizer step", ge=1, le=4096, scale="log", slider=(1, 32), aliases=("grad_accum",), group="training"
     )
     max_length: int = option(
-        512, "most tokens of a row", ge=8, scale="log", slider=(32, 4096), aliases=("max_seq_length", "cutoff_len", "max_seq_len"), group="training"
+        512,
+        "most tokens of a row",
+        ge=8,
+        scale="log",
+        slider=(32, 4096),
+        aliases=("max_seq_length", "cutoff_len", "max_seq_len"),
+        group="training",
     )
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = option(
         "cosine", "course of the learning rate after the warm-up", aliases=("lr_scheduler", "scheduler"), group="training"
@@ -335,7 +343,12 @@ class FinetuneSpec(Spec):
     gradient_checkpointing: bool = option(False, "compute activations twice to save memory", group="training")
     packing: Literal["auto", True, False] = option("auto", "put the rows of a batch end to end instead of padding them", group="training")
     eval_steps: int | None = option(
-        None, "steps between looks at the dev rows; left out: four times a run", ge=1, slider=(1, 200), aliases=("eval_every",), group="training"
+        None,
+        "steps between looks at the dev rows; left out: four times a run",
+        ge=1,
+        slider=(1, 200),
+        aliases=("eval_every",),
+        group="training",
     )
     save_steps: int | None = option(
         None, "steps between checkpoints; left out: with each look at the dev rows", ge=1, slider=(1, 500), group="training"

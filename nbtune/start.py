@@ -51,11 +51,15 @@ def finetune(
     from nbtune.task import Task
 
     if not isinstance(task, Task):
-        raise SpecError(f"task is a nbtune.Task, not {type(task).__name__}", hint="make one: nbtune.Task(data=..., prompt=..., completion=...)")
+        raise SpecError(
+            f"task is a nbtune.Task, not {type(task).__name__}", hint="make one: nbtune.Task(data=..., prompt=..., completion=...)"
+        )
     chosen = get(method)
     source = source_of(model or DEFAULT_DECODER)
     values = {"quantization": quantization, "dtype": dtype, "seed": seed, **options}
-    spec = chosen.spec.build({**values, "task": task.name, "model": source.path or source.name, "name": name or f"{task.name}_{chosen.name}".replace("-", "_")})
+    spec = chosen.spec.build(
+        {**values, "task": task.name, "model": source.path or source.name, "name": name or f"{task.name}_{chosen.name}".replace("-", "_")}
+    )
     folder = RunFolder.create(str(spec.name), {"method": chosen.name, **spec.model_dump(mode="json", exclude={"name"})})
     try:
         task.save(folder.path)
@@ -63,8 +67,7 @@ def finetune(
         folder.discard()
         raise
     live = Live(folder)
-    run = Run(folder)
-    run._task = task
+    run = Run(folder, task)
     job = Job(live, chosen, spec, task, source)
     device = spec.device or "best"
     ahead = submit(device, folder.id, lambda: run_job(job))

@@ -1,6 +1,6 @@
 """The run folder: the one place where a run's spec, events, controls and checkpoints are. Everything else reads it.
 
-    .nbtune/runs/<run_id>/  spec.json environment.json task.json data.parquet events.jsonl control.jsonl run.lock checkpoints/
+.nbtune/runs/<run_id>/  spec.json environment.json task.json data.parquet events.jsonl control.jsonl run.lock checkpoints/
 """
 
 from __future__ import annotations

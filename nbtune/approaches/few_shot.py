@@ -53,7 +53,7 @@ def choose(task: Task, options: FewShotSpec) -> list[Example]:
     """
     if options.k > len(task.train):
         raise SpecError(f"k is {options.k}, and there are {len(task.train)} training rows", hint=f"use at most {len(task.train)}")
-    draw = random.Random(f"few-shot:{options.seed}")  # noqa: S311  a choice of rows, no secret
+    draw = random.Random(f"few-shot:{options.seed}")
     pool = sorted(task.train, key=lambda item: item.key)
     draw.shuffle(pool)
     if options.select == "random":

@@ -10,12 +10,11 @@ from nbtune.inference import Engine
 
 if TYPE_CHECKING:
     from nbtune.approaches.base import Approach, Asking, Setting
-    from nbtune.task import Task
 
 __all__ = ["check_columns"]
 
 
-def check_columns(approaches: Sequence[Approach], task: Task, asking: Asking, prompts: Sequence[str], setting: Setting) -> tuple[list[str], list[str]]:
+def check_columns(approaches: Sequence[Approach], asking: Asking, prompts: Sequence[str], setting: Setting) -> tuple[list[str], list[str]]:
     """(checks that held, warnings) of a grid's columns."""
     digest = hashlib.sha256("\0".join(prompts).encode()).hexdigest()[:12]
     checks = [f"same rows: {len(prompts)} prompts in every column (sha256 {digest})", f"same decoding: {asking}"]

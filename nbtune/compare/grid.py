@@ -67,10 +67,19 @@ def compare(
     prompts = [item.prompt for item in task.test] if inputs is None else task.prompts(inputs)
     answered = [_answer(approach, prompts, asking, report) for approach in made]
     report("checking the columns")
-    checks, warnings = check_columns(made, task, asking, prompts, setting)
-    notes = [f"base: {made[0].engine.base.name} ({str(made[0].engine.base.dtype).removeprefix('torch.')}, {made[0].engine.base.quantization or 'not quantized'})"]
+    checks, warnings = check_columns(made, asking, prompts, setting)
+    base = made[0].engine.base
+    notes = [f"base: {base.name} ({str(base.dtype).removeprefix('torch.')}, {base.quantization or 'not quantized'})"]
     if inputs is not None:
-        return Comparison(task.name, None, tuple(_costs(a, b) for a, b in zip(made, answered, strict=True)), _texts(made, answered, prompts), checks, warnings, notes)
+        return Comparison(
+            task.name,
+            None,
+            tuple(_costs(a, b) for a, b in zip(made, answered, strict=True)),
+            _texts(made, answered, prompts),
+            checks,
+            warnings,
+            notes,
+        )
     report("computing intervals and tests")
     from nbtune.compare.scoring import score_columns
 
@@ -128,7 +137,15 @@ def _costs(approach: Approach, answers: Answers) -> dict[str, Any]:
 
 def _texts(made: Sequence[Approach], answered: Sequence[Answers], prompts: Sequence[str]) -> tuple[dict[str, Any], ...]:
     return tuple(
-        {"row": row, "approach": approach.label, "prompt": prompt, "output": answers.outputs[row], "expected": None, "correct": None, "score": None}
+        {
+            "row": row,
+            "approach": approach.label,
+            "prompt": prompt,
+            "output": answers.outputs[row],
+            "expected": None,
+            "correct": None,
+            "score": None,
+        }
         for row, prompt in enumerate(prompts)
         for approach, answers in zip(made, answered, strict=True)
     )

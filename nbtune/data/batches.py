@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,8 +35,15 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-        moved = (item.to(device, non_blocking=True) for item in (self.input_ids, self.attention_mask, self.position_ids))
-        return Batch(*moved, self.predicts.to(device), self.targets.to(device), self.owner.to(device), self.num_tokens)
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            attention_mask=self.attention_mask.to(device),
+            position_ids=self.position_ids.to(device),
+            predicts=self.predicts.to(device),
+            targets=self.targets.to(device),
+            owner=self.owner.to(device),
+        )
 
 
 def steps_in(num_rows: int, step_rows: int, epochs: float, max_steps: int | None) -> int:
@@ -50,7 +57,7 @@ def rows_of_step(num_rows: int, step_rows: int, seed: int, step: int) -> list[in
     per_epoch = math.ceil(num_rows / step_rows)
     epoch, place = divmod(step, per_epoch)
     order = list(range(num_rows))
-    random.Random(f"{seed}:{epoch}").shuffle(order)  # noqa: S311  the order of rows, no secret
+    random.Random(f"{seed}:{epoch}").shuffle(order)
     return order[place * step_rows : (place + 1) * step_rows]
 
 

@@ -14,7 +14,7 @@ from nbtune.errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Encoded", "Encoder", "TokenView", "encode_rows"]
+__all__ = ["Encoded", "Encoder", "TokenView", "encode_rows", "token_view"]
 
 
 @dataclass(frozen=True)
@@ -145,3 +145,8 @@ def encode_rows(encoder: Encoder, examples: Sequence[Any], *, max_length: int) -
         cut += len(row.ids) == max_length and len(encoder.prompt_ids(item.prompt)) > row.start
         rows.append(row)
     return rows, cut
+
+
+def token_view(task: Any, tokenizer: PreTrainedTokenizerBase, *, max_length: int = 512) -> TokenView:
+    """What a task looks like in a tokenizer's tokens: lengths, and its first training rows with the trained tokens told apart."""
+    return Encoder(tokenizer, task.uses_chat, task.system).view(task.train, max_length=max_length)

@@ -38,7 +38,7 @@ class Engine:
     adapter: str | None = None
 
     def score(self, prompts: Sequence[str], answers: Sequence[str], *, progress: Progress = _silent) -> list[list[tuple[float, int]]]:
-        """log p(answer | prompt) of each answer after each prompt: (summed over its tokens in nats, number of tokens).
+        """Log p(answer | prompt) of each answer after each prompt: (summed over its tokens in nats, number of tokens).
 
         The answer's own tokens count, an end of sequence does not.
         """

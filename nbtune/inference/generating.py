@@ -42,7 +42,8 @@ def generate_chunk(base: Base, prompts: Sequence[Sequence[int]], decoding: Decod
         do_sample=False, max_new_tokens=decoding.max_new_tokens, eos_token_id=tokenizer.eos_token_id, pad_token_id=pad, use_cache=True
     )
     stops = _StopTexts(tokenizer, decoding.stop, prefix.length + width)
-    made = base.model.generate(
+    model: Any = base.model
+    made = model.generate(
         input_ids=ids,
         attention_mask=mask,
         past_key_values=prefix.fresh(len(own)),

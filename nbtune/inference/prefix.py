@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.models.families import can_pack
@@ -62,6 +61,7 @@ def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
     """
     if len(prompts) < 2:  # noqa: PLR2004
         return 0
-    common = len(commonprefix([list(prompt) for prompt in prompts]))
-    common = min(common, min(len(prompt) for prompt in prompts) - 1)
+    common = min(len(prompt) for prompt in prompts) - 1
+    for prompt in prompts[1:]:
+        common = next((place for place in range(common) if prompt[place] != prompts[0][place]), common)
     return common if common >= WORTH_IT else 0

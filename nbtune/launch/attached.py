@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +63,9 @@ def save_run(folder: RunFolder, target: Path, *, merge: bool) -> Path:
 def _save_merged(folder: RunFolder, target: Path) -> None:
     from nbtune.models.shared import own_base
 
-    def plain(source: Any, *, dtype: str | None, quantization: str | None, device: str | None) -> Base:
-        return own_base(source, dtype=dtype, quantization=None, device=device)  # merged into an unquantized reload
-
-    base = _restored(folder, plain)
+    base = _restored(folder, own_base, quantized=False)
     dtype = base.dtype
-    model: Any = base.peft.merge_and_unload() if base.peft is not None else base.model  # type: ignore[operator]
+    model: Any = base.peft.merge_and_unload() if base.peft is not None else base.model
     model.to(dtype).save_pretrained(target)
     base.tokenizer.save_pretrained(target)
 
@@ -86,7 +84,8 @@ def _base(folder: RunFolder) -> Base:
         return base
 
 
-def _restored(folder: RunFolder, load: Any) -> Base:
+def _restored(folder: RunFolder, load: Callable[..., Base], *, quantized: bool = True) -> Base:
+    """The base by `load` (a copy where the method writes it), with the last checkpoint on; unquantized to merge into."""
     from nbtune.methods import get
     from nbtune.models.loading import source_of
     from nbtune.models.shared import own_base
@@ -95,8 +94,9 @@ def _restored(folder: RunFolder, load: Any) -> Base:
     said = folder.spec
     method = get(said["method"])
     spec = method.spec.build({key: value for key, value in said.items() if key in method.spec.model_fields and key != "name"})
-    chosen = own_base if method.writes_base and load.__name__ == "shared_base" else load
-    base: Base = chosen(source_of(spec.model), dtype=spec.dtype, quantization=spec.quantization, device=spec.device)
+    chosen = own_base if method.writes_base else load
+    quantization = spec.quantization if quantized else None
+    base = chosen(source_of(spec.model), dtype=spec.dtype, quantization=quantization, device=spec.device)
     method.attach(base, spec, folder.id)
     base.restore(folder.id, checkpoint)
     return base

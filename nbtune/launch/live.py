@@ -47,5 +47,5 @@ class Live:
         for listener in list(self._listeners):
             try:
                 listener(event)
-            except Exception:
+            except Exception:  # noqa: BLE001  whatever a listener raises is its own affair
                 _log.exception("a listener of run %s failed", self.folder.id)

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["waiting", "submit"]
+__all__ = ["submit", "waiting"]
 
 _guard = threading.Condition()
 _queues: dict[str, deque[tuple[str, Callable[[], None]]]] = {}

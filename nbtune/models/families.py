@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import ModelError
 
@@ -56,7 +56,8 @@ def untie_head(model: PreTrainedModel) -> None:
     """Gives a head that shares the embeddings' matrix a copy of its own, so that it can be trained alone."""
     from torch import nn
 
-    embeddings, layer = model.get_input_embeddings(), head(model)
+    embeddings: Any = model.get_input_embeddings()
+    layer: Any = head(model)
     if getattr(layer, "weight", None) is getattr(embeddings, "weight", None):
         layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=layer.weight.requires_grad)
         model.config.tie_word_embeddings = False

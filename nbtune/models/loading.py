@@ -29,7 +29,8 @@ class LoadedModel:
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.model.parameters())
-        return f"LoadedModel({self.name!r}, {type(self.model).__name__}, {count / 1e6:.1f} M parameters, {self.model.dtype}, {self.model.device})"
+        where = f"{self.model.dtype}, {self.model.device}"
+        return f"LoadedModel({self.name!r}, {type(self.model).__name__}, {count / 1e6:.1f} M parameters, {where})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +103,9 @@ def source_of(model: Any) -> Source:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").exists():
-            raise ModelError(f"the folder {name!r} holds no model: config.json is missing", hint="name the folder that save_pretrained wrote")
+            raise ModelError(
+                f"the folder {name!r} holds no model: config.json is missing", hint="name the folder that save_pretrained wrote"
+            )
         return Source(name, str(folder.resolve()))
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return Source(name, name, local=False)
@@ -180,15 +183,21 @@ def _explained(source: Source, error: Exception) -> ModelError:
     if "gated" in low or "401" in low or "403" in low:
         return ModelError(f"model {source.name!r} is gated or private", hint="accept its licence on the hub, then log in: hf auth login")
     if "trust_remote_code" in low or "custom code" in low:
-        return ModelError(f"model {source.name!r} needs code of its own to run", hint="nbtune never runs it; choose a model that transformers knows")
+        return ModelError(
+            f"model {source.name!r} needs code of its own to run", hint="nbtune never runs it; choose a model that transformers knows"
+        )
     if "safetensors" in low and ("no file named" in low or "does not appear to have" in low):
-        return ModelError(f"model {source.name!r} has no weights as safetensors", hint="nbtune reads no pickled weights; convert them first")
+        return ModelError(
+            f"model {source.name!r} has no weights as safetensors", hint="nbtune reads no pickled weights; convert them first"
+        )
     if "incomplete" in low or "safetensor" in low or "header" in low or "eof" in low:
         return ModelError(
             f"the weights of {source.name!r} are damaged, or their download was interrupted: {first}",
             hint="delete the folder and write or download it again" if source.local else f"run: hf download {source.name} --force-download",
         )
-    if not source.local and any(word in low for word in ("connect", "offline", "internet", "resolve", "network", "timed out", "proxy", "huggingface.co")):
+    if not source.local and any(
+        word in low for word in ("connect", "offline", "internet", "resolve", "network", "timed out", "proxy", "huggingface.co")
+    ):
         return ModelError(
             f"model {source.name!r} is not on this machine, and the hub cannot be reached",
             hint=f"check the name and the network, or use a local folder or {', '.join(CATALOGUE)}",
@@ -211,7 +220,9 @@ def _refuse_too_large(source: Source, dtype: torch.dtype, quantization: str | No
     need = _stored_bytes(source, dtype, quantization)
     free = available_bytes(device)
     if need > free:
-        message = f"model {source.name!r} needs about {need / 1e9:.1f} GB as {quantization or dtype}, and {device} has {free / 1e9:.1f} GB free"
+        message = (
+            f"model {source.name!r} needs about {need / 1e9:.1f} GB as {quantization or dtype}, and {device} has {free / 1e9:.1f} GB free"
+        )
         smaller = "" if quantization else "quantization nf4 (about a quarter), "
         raise ModelError(message, hint=f"use {smaller}a smaller model, or nbtune.models.unload() what you no longer need")
 

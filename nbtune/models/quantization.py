@@ -15,7 +15,7 @@ __all__ = ["config_for", "keep_differentiable"]
 
 
 def config_for(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """transformers' configuration of "nf4", "fp4" (QLoRA, https://arxiv.org/abs/2305.14314) or "int8" (https://arxiv.org/abs/2208.07339).
+    """Transformers' configuration of "nf4", "fp4" (QLoRA, https://arxiv.org/abs/2305.14314) or "int8" (https://arxiv.org/abs/2208.07339).
 
     Raises:
         ModelError: bitsandbytes is not there.
@@ -41,7 +41,7 @@ def keep_differentiable(model: nn.Module) -> None:
     On CPUs with AVX512-bf16 bitsandbytes then switches to a kernel without gradients, for good: training goes on with wrong
     gradients and saved weights are garbled, silently.
     """
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn import Linear4bit  # type: ignore[attr-defined]
 
     for module in model.modules():
         if isinstance(module, Linear4bit):

@@ -25,7 +25,7 @@ def readout(model: nn.Module, at: torch.Tensor, *, exact: bool = False) -> Itera
     import torch
     from torch.nn import functional
 
-    layer = head(model)  # type: ignore[arg-type]
+    layer: Any = head(model)  # type: ignore[arg-type]
     selecting = layer.register_forward_pre_hook(lambda _, args: (args[0][at.to(args[0].device)], *args[1:]), prepend=True)
     plain = exact and type(layer) is torch.nn.Linear
     if plain:
@@ -37,7 +37,7 @@ def readout(model: nn.Module, at: torch.Tensor, *, exact: bool = False) -> Itera
                 return functional.linear(hidden.float(), weight, bias)
 
         before = layer.__dict__.get("forward")  # accelerate may have put its own there
-        layer.forward = multiply  # type: ignore[method-assign]
+        layer.forward = multiply
     try:
         yield
     finally:
@@ -45,4 +45,4 @@ def readout(model: nn.Module, at: torch.Tensor, *, exact: bool = False) -> Itera
         if plain:
             del layer.forward
             if before is not None:
-                layer.forward = before  # type: ignore[method-assign]
+                layer.forward = before

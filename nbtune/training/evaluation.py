@@ -82,7 +82,9 @@ class Evaluator:
         pad = self.base.tokenizer.pad_token_id
         order = sorted(range(len(self.rows)), key=lambda number: len(self.rows[number].ids))
         for start in range(0, len(order), self.batch_rows):
-            batch = collate([self.rows[number] for number in order[start : start + self.batch_rows]], packed=self.packed, pad_id=int(pad or 0))
+            batch = collate(
+                [self.rows[number] for number in order[start : start + self.batch_rows]], packed=self.packed, pad_id=int(pad or 0)
+            )
             with self.base.lease(self.adapter) as model:
                 loss, count = self.objective.loss(model, batch.to(self.base.device))
             total += float(loss)

@@ -203,4 +203,3 @@ class Training:
             "scores": self._scores,
         }
         return Stopped(step=step, summary=summary) if stopped else Finished(step=step, summary=summary)
-
