@@ -35,7 +35,7 @@ class LivePanel(anywidget.AnyWidget):
     _css = _STATIC / "panel.css"
 
     state = traitlets.Dict().tag(sync=True)
-    samples = traitlets.List().tag(sync=True)
+    samples: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     history = traitlets.Bytes(b"").tag(sync=True)
 
     def __init__(self, progress: Progress, fixed: dict[str, Any], *, on_stop: Callable[[], None], on_ready: Callable[[], None]) -> None:
@@ -70,7 +70,7 @@ class LivePanel(anywidget.AnyWidget):
             self.publish()
             self.history = self._pack()
 
-    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002  traitlets' signature
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
         """The traits to sync; the whole state has the curves as they are now."""
         state: dict[str, Any] = super().get_state(key=key, drop_defaults=drop_defaults)
         if key is None and "history" in state:
@@ -119,7 +119,9 @@ class LivePanel(anywidget.AnyWidget):
             "hint": "" if failed is None else shown(failed.hint, 500),
         }
         if step is not None:
-            known |= {name: _finite(getattr(step, name)) for name in ("epoch", "loss", "learning_rate", "tokens_per_second", "memory_bytes")}
+            known |= {
+                name: _finite(getattr(step, name)) for name in ("epoch", "loss", "learning_rate", "tokens_per_second", "memory_bytes")
+            }
         if started is not None:
             counted = ("num_rows", "trainable_parameters", "total_parameters", "device", "dtype")
             known |= {name: getattr(started, name) for name in counted}

@@ -9,7 +9,7 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from nbtune_widgets.answers import AnswerRow, answer_rows, approaches, records
-from nbtune_widgets.formats import count, distinct, duration, figure, one_line, shown
+from nbtune_widgets.formats import NOTHING, count, distinct, duration, figure, one_line, shown
 from nbtune_widgets.markup import join, mark, messages, page
 from nbtune_widgets.protocols import ComparisonView
 
@@ -50,7 +50,9 @@ def comparison_text(comparison: ComparisonView) -> str:
     lines += [f"warning: {one_line(text, 400)}" for text in comparison.warnings]
     names, rows = approaches(comparison), answer_rows(comparison)
     for row in rows[:_TEXT_ROWS] if not grid.scored else [row for row in rows if row.rank < 2][:_TEXT_ROWS]:  # noqa: PLR2004
-        said = "; ".join(f"{one_line(name, 40)} {_sign(row, name)}{one_line(row.answers[name].output, 60)!r}" for name in names if name in row.answers)
+        said = "; ".join(
+            f"{one_line(name, 40)} {_sign(row, name)}{one_line(row.answers[name].output, 60)!r}" for name in names if name in row.answers
+        )
         wanted = f" expected {one_line(row.expected, 60)!r};" if row.expected is not None else ""
         lines.append(f"row {row.row}:{wanted} {said}")
     return "\n".join(lines)
@@ -81,19 +83,25 @@ class _Grid:
 
     @property
     def best(self) -> float:
-        return max(row[self.metric] for row in self.rows if isinstance(row.get(self.metric), int | float))
+        return max(float(row[self.metric]) for row in self.rows if isinstance(row.get(self.metric), int | float))
 
     @property
     def columns(self) -> list[str]:
         return [name for name in _COLUMNS if any(row.get(name) is not None for row in self.rows)]
 
     def heads(self) -> list[str]:
-        return ["approach", one_line(self.metric, 40), "95 % interval", *(_COLUMNS[name] for name in self.columns), *map(_words, self.extra)]
+        return [
+            "approach",
+            one_line(self.metric, 40),
+            "95 % interval",
+            *(_COLUMNS[name] for name in self.columns),
+            *map(_words, self.extra),
+        ]
 
     def cells(self, row: dict[str, Any]) -> list[str]:
         score = row.get(self.metric)
         low, high = row.get("ci_low"), row.get("ci_high")
-        interval = f"{figure(low)} to {figure(high)}" if low is not None and high is not None else "–"
+        interval = f"{figure(low)} to {figure(high)}" if low is not None and high is not None else NOTHING
         known = [_cell(name, row.get(name)) for name in self.columns]
         more = [_cell(name, row.get(name)) for name in self.extra]
         best = "  (best)" if self._is_best(row) else ""
@@ -130,8 +138,8 @@ class _Grid:
         left, right = min(0.0, *values), max(1.0, *values)
         at = [f"{2 + 116 * (value - left) / (right - left):.1f}" for value in (max(0.0, left), score, low, high)]
         return Markup(
-            '<svg viewBox="0 0 120 14" width="120" height="14" aria-hidden="true" style="display:inline-block;width:120px;height:14px;'
-            'vertical-align:-2px;margin-right:8px"><path d="M{0} 7H{1}" stroke="currentColor" stroke-opacity=".2" stroke-width="8"/>'
+            '<svg viewBox="0 0 120 14" width="120" height="14" aria-hidden="true" class="nbt-scale">'
+            '<path d="M{0} 7H{1}" stroke="currentColor" stroke-opacity=".2" stroke-width="8"/>'
             '<path d="M{2} 7H{3}M{2} 3V11M{3} 3V11" stroke="currentColor" stroke-width="1.3" fill="none"/>'
             '<circle cx="{1}" cy="7" r="3" fill="{4}"/></svg>'
         ).format(*at, Markup("var(--nbt-a,#0072b2)"))
@@ -148,7 +156,7 @@ _COLUMNS: Final = {
 
 def _cell(name: str, value: Any) -> str:
     if value is None:
-        return "–"
+        return NOTHING
     if name == "p_value":
         return "< 0.001" if value < 0.001 else f"{value:.3f}"  # noqa: PLR2004
     if name.endswith("seconds"):
@@ -188,7 +196,9 @@ def _outputs(comparison: ComparisonView) -> Markup:
         more = form.format("", head, join(kept[SHOWN:]))
         parts.append(Markup("<details><summary>{} more rows</summary>{}</details>").format(f"{len(kept) - SHOWN:,}", more))
     if len(kept) < len(rows):
-        parts.append(Markup('<p class="nbt-dim">{} rows are left out here; all are in comparison.outputs</p>').format(f"{len(rows) - len(kept):,}"))
+        parts.append(
+            Markup('<p class="nbt-dim">{} rows are left out here; all are in comparison.outputs</p>').format(f"{len(rows) - len(kept):,}")
+        )
     return join(parts)
 
 
@@ -202,14 +212,14 @@ def _within_budget(rows: Sequence[Markup]) -> Sequence[Markup]:
 
 
 def _output_row(row: AnswerRow, prompt: str, names: Sequence[str], *, expected: bool) -> Markup:
-    text = Markup('<td><span class="nbt-x">{}</span></td>')
-    cells = [Markup('<th scope="row" class="nbt-n nbt-dim">{}</th>').format(row.row), text.format(prompt)]
+    text = Markup('<td{}><span class="nbt-x">{}</span></td>')
+    cells = [Markup('<th scope="row" class="nbt-n nbt-dim">{}</th>').format(row.row), text.format(Markup(' class="nbt-p"'), prompt)]
     if expected:
-        cells.append(text.format(shown("–" if row.expected is None else row.expected.strip(), 300)))
+        cells.append(text.format("", shown(NOTHING if row.expected is None else row.expected.strip(), 300)))
     for name in names:
         answer = row.answers.get(name)
         if answer is None:
-            cells.append(Markup('<td class="nbt-none">–</td>'))
+            cells.append(Markup('<td class="nbt-none">{}</td>').format(NOTHING))
             continue
         said = shown(answer.output.strip(), 300)
         words = Markup('<span class="nbt-x">{}</span>').format(said) if said else Markup('<span class="nbt-none">(empty)</span>')
@@ -221,7 +231,7 @@ def _checks(checks: Sequence[str]) -> Markup:
     if not checks:
         return Markup("")
     items = join(Markup('<li><span class="nbt-ok" aria-hidden="true">✓</span> {}</li>').format(shown(text, 500)) for text in checks)
-    return Markup('<p class="nbt-key"><b>Checked</b></p><ul style="margin:2px 0;padding:0;list-style:none">{}</ul>').format(items)
+    return Markup('<p class="nbt-key"><b>Checked</b></p><ul>{}</ul>').format(items)
 
 
 def _sign(row: AnswerRow, name: str) -> str:
@@ -232,6 +242,8 @@ def _sign(row: AnswerRow, name: str) -> str:
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     return [
-        "  ".join(text.ljust(width) if index == 0 else text.rjust(width) for index, (text, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+        "  ".join(
+            text.ljust(width) if index == 0 else text.rjust(width) for index, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in rows
     ]

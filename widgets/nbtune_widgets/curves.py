@@ -9,7 +9,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from nbtune_widgets.formats import count, figure, rate
+from nbtune_widgets.formats import NOTHING, count, figure, rate
 from nbtune_widgets.markup import join
 from nbtune_widgets.series import Points, thin
 
@@ -80,8 +80,18 @@ def curves_svg(title: str, lines: Sequence[Line], *, width: float = 420, height:
     parts = [_axes(frame, small=small), *(_curve(line, points, frame) for line, points in thinned)]
     label = ", ".join(f"{line.name} {_last(line.points)}" for line in lines if len(line.points[0]) and not line.faint)
     return Markup(
-        '<div>{}<svg viewBox="0 0 {} {}" role="img" aria-label="{}" fill="none" font-size="10" font-family="system-ui,sans-serif">{}</svg></div>'
-    ).format(heading, f"{width:g}", f"{height:g}", f"{title} by step: {label}", join(parts))
+        '<div style="flex:{} 1 {}px;max-width:{}px">{}<svg viewBox="0 0 {} {}" role="img" aria-label="{}" fill="none" '
+        'font-size="10" font-family="system-ui,sans-serif">{}</svg></div>'
+    ).format(
+        f"{width:g}",
+        f"{0.62 * width:g}",
+        f"{1.25 * width:g}",
+        heading,
+        f"{width:g}",
+        f"{height:g}",
+        f"{title} by step: {label}",
+        join(parts),
+    )
 
 
 def _frame(points: Sequence[tuple[float, float]], width: float, height: float) -> _Frame:
@@ -101,9 +111,9 @@ def _axes(frame: _Frame, *, small: bool) -> Markup:
         y = f"{frame.y(value):.1f}"
         parts.append(line.format(f"{_LEFT:g}", y, f"{frame.width - _RIGHT:g}", ".12"))
         parts.append(text.format(f"{_LEFT - 6:g}", f"{frame.y(value) + 3.5:.1f}", "end", _tick(value)))
-    for value in ticks(frame.left, frame.right, 3 if small else 5):
-        if value == int(value):
-            parts.append(text.format(f"{frame.x(value):.1f}", f"{frame.height - 5:g}", "middle", count(value)))
+    whole = [value for value in ticks(frame.left, frame.right, 3 if small else 5) if value == int(value)]
+    below = f"{frame.height - 5:g}"
+    parts += [text.format(f"{frame.x(value):.1f}", below, "middle", count(value)) for value in whole]
     return join(parts)
 
 
@@ -137,7 +147,7 @@ def _curve(line: Line, points: Points, frame: _Frame) -> Markup:
 
 def _key(line: Line) -> Markup:
     return Markup(
-        '<span style="white-space:nowrap"><svg viewBox="0 0 22 8" style="display:inline-block;width:22px;height:8px" aria-hidden="true">'
+        '<span><svg viewBox="0 0 22 8" width="22" height="8" aria-hidden="true">'
         '<path d="M0 4H22" style="stroke:var(--nbt-{},{})" stroke-width="2"{}/></svg> {} {}</span> '
     ).format(
         line.colour,
@@ -150,6 +160,6 @@ def _key(line: Line) -> Markup:
 
 def _last(points: Points) -> str:
     if not len(points[1]):
-        return "–"
+        return NOTHING
     value = points[1][-1]
     return rate(value) if value and abs(value) < 0.01 else figure(value)  # noqa: PLR2004

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-__all__ = ["count", "distinct", "duration", "figure", "memory", "one_line", "plain", "rate", "shown", "tail"]
+__all__ = ["NOTHING", "count", "distinct", "duration", "figure", "memory", "one_line", "plain", "rate", "shown", "tail"]
+
+NOTHING: Final = "\u2013"
+"""Stands where there is no value."""
 
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]")
 _MINUTE: Final = 60
@@ -30,7 +32,7 @@ def plain(value: Any) -> Any:
 def figure(value: float | None) -> str:
     """A loss or a score: three decimals below ten, else four significant digits."""
     if value is None:
-        return "–"
+        return NOTHING
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
@@ -45,7 +47,7 @@ def figure(value: float | None) -> str:
 def rate(value: float | None) -> str:
     """A learning rate: "2e-4", "9.8e-5", "0.01"."""
     if value is None or not math.isfinite(value):
-        return "–" if value is None else "NaN"
+        return NOTHING if value is None else "NaN"
     if value == 0 or 0.01 <= abs(value) < 1000:  # noqa: PLR2004
         return f"{value:.3g}"
     digits, exponent = f"{value:.1e}".split("e")
@@ -55,7 +57,7 @@ def rate(value: float | None) -> str:
 def count(value: float | None) -> str:
     """A count: exact to 99,999, then "134.5 M"."""
     if value is None or not math.isfinite(value):
-        return "–"
+        return NOTHING
     if abs(value) < 100_000:  # noqa: PLR2004
         return f"{int(value):,}"
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
@@ -68,7 +70,7 @@ def count(value: float | None) -> str:
 def duration(seconds: float | None) -> str:
     """A time span: "0.4 s", "42 s", "1 min 43 s", "2 h 05 min"."""
     if seconds is None or not math.isfinite(seconds):
-        return "–"
+        return NOTHING
     if seconds < 10:  # noqa: PLR2004
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -82,7 +84,7 @@ def duration(seconds: float | None) -> str:
 def memory(size: float | None) -> str:
     """Bytes in powers of ten: "820 MB", "1.9 GB"."""
     if size is None or not math.isfinite(size) or size <= 0:
-        return "–"
+        return NOTHING
     if size < 1e9:  # noqa: PLR2004
         return f"{size / 1e6:.0f} MB"
     return f"{size / 1e9:.1f} GB"
@@ -105,11 +107,17 @@ def distinct(texts: Sequence[str], limit: int = 200) -> list[str]:
     unique = list(dict.fromkeys(texts))
     if len(unique) < 2:  # noqa: PLR2004
         return [tail(text, limit).strip("\n") for text in texts]
-    before = _to_word(os.path.commonprefix(unique))
+    before = _to_word(_shared(unique))
     rests = [text[len(before) :] for text in unique]
-    after = _to_word(os.path.commonprefix([text[::-1] for text in rests]))
+    after = _to_word(_shared([text[::-1] for text in rests]))
     cut = {text: rest[: len(rest) - len(after)].strip() for text, rest in zip(unique, rests, strict=True)}
     return [tail(cut[text], limit) or "…" for text in texts]
+
+
+def _shared(texts: Sequence[str]) -> str:
+    """What all begin with: what the first and the last in order begin with."""
+    low, high = min(texts), max(texts)
+    return low[: next((index for index, (one, other) in enumerate(zip(low, high, strict=False)) if one != other), len(low))]
 
 
 def _to_word(common: str) -> str:

@@ -39,6 +39,8 @@ class RunPanel:
         self._run = run
         self._progress = Progress()
         self._noted: deque[Event] = deque()
+        self._folded = 0
+        self._latest: deque[Event] = deque(maxlen=64)
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._ready = threading.Event()
@@ -52,18 +54,16 @@ class RunPanel:
         """Draw at once and return; what is not known yet comes as the run tells it. A run that is over is drawn static."""
         if not _in_notebook() or self._widget is not None:
             return
-        from IPython.display import display
-
         self._subscribe()
         if self._run.status in OVER or self._progress.over:
             self._release()
-            display(_static(self._run), raw=True)
+            _display(_static(self._run))
             return
         from nbtune_widgets._live import LivePanel
 
         fixed = {"id": self._run.id, "name": shown(self._run.name, 80), "method": shown(self._run.method, 60)}
         self._widget = LivePanel(self._progress, fixed, on_stop=self._stop, on_ready=self._is_ready)
-        self._handle = display(self._bundle(), raw=True, display_id=f"nbtune-{self._run.id}-{time.monotonic_ns():x}")
+        self._handle = _display(self._bundle(), display_id=f"nbtune-{self._run.id}-{time.monotonic_ns():x}")
         self._thread = threading.Thread(target=self._follow, args=(self._widget,), name=f"nbtune-panel-{self._run.id}", daemon=True)
         self._thread.start()
 
@@ -77,18 +77,24 @@ class RunPanel:
     def _subscribe(self) -> None:
         """Listen first and fold the past second, so that nothing falls between; what is in both is folded once."""
         self._unsubscribe = self._run.listen(self._note)
-        past = list(self._run.events())
-        for event in past:
-            self._progress.add(event)
-        early = [self._noted.popleft() for _ in range(len(self._noted))]
-        recent = past[-len(early) - 8 :]
-        self._noted.extendleft(event for event in reversed(early) if event not in recent)
+        self._catch_up()
         self._progress.rewound = False
 
     def _release(self) -> None:
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
+
+    def _catch_up(self) -> None:
+        """Fold what the run has told and this panel has not heard, as of a run in another process."""
+        for event in list(self._run.events())[self._folded :]:
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        if event not in self._latest:
+            self._latest.append(event)
+            self._progress.add(event)
+            self._folded += 1
 
     def _note(self, event: Event) -> None:
         self._noted.append(event)
@@ -109,25 +115,27 @@ class RunPanel:
         began = time.monotonic()
         try:
             while True:
-                self._wake.wait(HEARTBEAT_SECONDS if self._ready.is_set() else 1.0)
+                silent = not self._wake.wait(HEARTBEAT_SECONDS if self._ready.is_set() else 1.0)
                 self._wake.clear()
-                over = self._fold(widget)
+                over = self._fold(widget, ask=silent)
                 if over or self._closing.is_set():
                     break
                 widget.publish()
                 self._fall_back(time.monotonic() - began)
                 self._closing.wait(PUBLISH_SECONDS)
-        except Exception:
+        except Exception:  # noqa: BLE001  a panel that breaks must not look like a run that broke
             _log.exception("the panel of run %s broke; the run itself goes on", self._run.id)
         finally:
             self._end(widget)
 
-    def _fold(self, widget: LivePanel) -> bool:
-        """Take in what was noted; True when the run is over, also where it ended without a word."""
-        status = self._run.status
+    def _fold(self, widget: LivePanel, *, ask: bool) -> bool:
+        """Take in what was noted, and `ask` a silent run itself; True when it is over, also where it ended without a word."""
+        status = self._run.status if ask else ""
         with widget.lock:
             while self._noted:
-                self._progress.add(self._noted.popleft())
+                self._take(self._noted.popleft())
+            if ask:
+                self._catch_up()
             if status in OVER and not self._progress.over:
                 self._progress.status = status
         return self._progress.over
@@ -145,7 +153,7 @@ class RunPanel:
 
     def _end(self, widget: LivePanel) -> None:
         self._release()
-        self._fold(widget)
+        self._fold(widget, ask=True)
         widget.settle()
         self._handle.update(_static(self._run), raw=True)
 
@@ -156,6 +164,12 @@ class RunPanel:
 
 def _static(run: RunView) -> dict[str, str]:
     return {"text/html": run_html(run), "text/plain": run_text(run)}
+
+
+def _display(bundle: dict[str, Any], **options: Any) -> Any:
+    from IPython.display import display
+
+    return display(bundle, raw=True, **options)  # type: ignore[no-untyped-call]
 
 
 def _in_notebook() -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 from markupsafe import Markup
 
 from nbtune_widgets.curves import Line, curves_svg
-from nbtune_widgets.formats import count, distinct, duration, figure, memory, one_line, rate, shown, tail
+from nbtune_widgets.formats import NOTHING, count, distinct, duration, figure, memory, one_line, rate, shown, tail
 from nbtune_widgets.markup import figures, join, mark, messages, page, table
 from nbtune_widgets.progress import Progress
 from nbtune_widgets.protocols import RunView
@@ -45,14 +45,18 @@ def progress_html(run: RunView, progress: Progress) -> str:
 def run_card_html(run: RunView) -> str:
     """The run on one line, for a cell's result."""
     progress = Progress.of(run)
-    words = [f"{name.lower()} {value}" for name, value in _figures(progress) if name in {"Time", "Trained"} or name == _score_name(progress)]
+    words = [
+        f"{name.lower()} {value}" for name, value in _figures(progress) if name in {"Time", "Trained"} or name == _score_name(progress)
+    ]
     return page(f"Run {run.name}", _head(run, progress, f"step {_steps(progress)}", *words))
 
 
 def run_text(run: RunView) -> str:
     """The run in a few lines of plain text."""
     progress = Progress.of(run)
-    lines = [f"{one_line(run.name)} · {one_line(run.method)} · {progress.status}" + (f" ({one_line(progress.phase)})" if progress.phase else "")]
+    lines = [
+        f"{one_line(run.name)} · {one_line(run.method)} · {progress.status}" + (f" ({one_line(progress.phase)})" if progress.phase else "")
+    ]
     if progress.step or progress.started:
         lines.append("  " + " · ".join(f"{name.lower()} {value}" for name, value in _figures(progress)))
     if progress.failed:
@@ -106,7 +110,7 @@ def _figures(progress: Progress) -> list[tuple[str, str]]:
         told = progress.started
         pairs.append(("Trained", f"{count(told.trainable_parameters)} of {count(told.total_parameters)} parameters"))
         pairs.append(("On", f"{told.device}, {told.dtype}, {told.num_rows:,} rows"))
-    return [(name, value) for name, value in pairs if value != "–"]
+    return [(name, value) for name, value in pairs if value != NOTHING]
 
 
 def _error(progress: Progress) -> Markup:

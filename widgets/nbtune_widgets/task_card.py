@@ -16,10 +16,6 @@ __all__ = ["task_html", "task_text"]
 LABELS: Final = 20
 EXAMPLES: Final = 2
 TOKENS: Final = 400
-_TRAINED: Final = (
-    "text-decoration:underline;text-decoration-thickness:2px;text-underline-offset:3px;"
-    "text-decoration-color:var(--nbt-b,#d55e00);background:color-mix(in srgb,var(--nbt-b,#d55e00) 14%,transparent)"
-)
 
 
 def task_html(preview: TaskView, tokens: TokensView | None = None) -> str:
@@ -64,42 +60,47 @@ def _balance(labels: Mapping[str, Mapping[str, int]]) -> Markup:
     ordered = sorted(labels.items(), key=lambda item: -sum(item[1].values()))
     most, total = sum(ordered[0][1].values()), sum(sum(counts.values()) for counts in labels.values())
     rows = join(_label_row(label, counts, splits, most, total) for label, counts in ordered[:LABELS])
-    heads = join(Markup('<th scope="col"{}>{}</th>').format(Markup(' class="nbt-n"') if split else Markup(""), split or "label") for split in ["", *splits])
+    heads = ["label", *(shown(split, 40) for split in splits), "all"]
+    head = join(
+        Markup('<th scope="col"{}>{}</th>').format(Markup(' class="nbt-n"') if 0 < at <= len(splits) else "", text)
+        for at, text in enumerate(heads)
+    )
     rest = Markup("<p>{} more labels</p>").format(f"{len(labels) - LABELS:,}") if len(labels) > LABELS else Markup("")
-    form = '<div class="nbt-scroll"><table class="nbt-t"><caption>Labels</caption><thead><tr>{}<th scope="col">all</th></tr></thead><tbody>{}</tbody></table></div>{}'
-    return Markup(form).format(heads, rows, rest)
+    return Markup(
+        '<div class="nbt-scroll"><table class="nbt-t"><caption>Labels</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>{}'
+    ).format(head, rows, rest)
 
 
 def _label_row(label: str, counts: Mapping[str, int], splits: Sequence[str], most: int, total: int) -> Markup:
     number = sum(counts.values())
     bar = Markup(
-        '<svg viewBox="0 0 160 10" aria-hidden="true" style="display:inline-block;width:160px;height:10px;margin-right:8px">'
+        '<svg viewBox="0 0 160 10" aria-hidden="true" class="nbt-share">'
         '<rect width="{}" height="10" rx="1.5" style="fill:var(--nbt-a,#0072b2)"/></svg>{}'
     ).format(f"{max(1.0, 160 * number / max(1, most)):.1f}", f"{number:,} ({number / max(1, total):.0%})")
     cells = join(Markup('<td class="nbt-n">{}</td>').format(f"{counts.get(split, 0):,}") for split in splits)
-    return Markup('<tr><th scope="row"><span class="nbt-x">{}</span></th>{}<td style="white-space:nowrap">{}</td></tr>').format(shown(label, 60), cells, bar)
+    return Markup('<tr><th scope="row"><span class="nbt-x">{}</span></th>{}<td style="white-space:nowrap">{}</td></tr>').format(
+        shown(label, 60), cells, bar
+    )
 
 
 def _examples(examples: Sequence[tuple[str, str]]) -> Markup:
     if not examples:
         return Markup("")
-    box = Markup(
-        '<p class="nbt-x" style="white-space:pre-wrap;overflow-wrap:anywhere;background:var(--nbt-fill);border-radius:4px;padding:8px 10px;'
-        'font:12px/1.5 var(--jp-code-font-family,ui-monospace,monospace)">{}<mark style="color:inherit;{}">{}</mark></p>'
-    )
-    drawn = join(box.format(tail(prompt, 1200), _TRAINED, shown(completion, 600)) for prompt, completion in examples[:EXAMPLES])
-    return Markup('<p class="nbt-key"><b>Rows as they are rendered</b>; what is <span style="{}">marked</span> is trained</p>{}').format(_TRAINED, drawn)
+    box = Markup('<p class="nbt-x">{}<mark class="nbt-trained">{}</mark></p>')
+    drawn = join(box.format(tail(prompt, 1200), shown(completion, 600)) for prompt, completion in examples[:EXAMPLES])
+    head = Markup('<p class="nbt-key"><b>Rows as they are rendered</b>; what is <mark class="nbt-trained">marked</mark> is trained</p>')
+    return head + drawn
 
 
 def _tokens(tokens: TokensView | None) -> Markup:
     if tokens is None or not tokens.marked:
         return Markup("")
-    one = Markup(
-        '<span style="display:inline-block;white-space:pre;border:1px solid var(--nbt-line,currentColor);border-radius:3px;padding:0 2px;margin:1px;{}">{}</span>'
-    )
+    one = Markup('<span class="nbt-token{}">{}</span>')
     rows = [
-        Markup('<p style="font:12px/1.7 var(--jp-code-font-family,ui-monospace,monospace)">{}</p>').format(
-            join(one.format(_TRAINED if trained else "", shown(text, 60).replace("\n", "⏎") or "∅") for text, trained in row[-TOKENS:])
+        Markup('<p class="nbt-x">{}</p>').format(
+            join(
+                one.format(" nbt-trained" if trained else "", shown(text, 60).replace("\n", "⏎") or "∅") for text, trained in row[-TOKENS:]
+            )
         )
         for row in tokens.marked[:EXAMPLES]
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -40,33 +41,34 @@ def tune_form(
     `options`. `cell_text` must be quick; `count` runs on a thread of its own, at most once each 150 ms, its last answer wins. An
     error of a callback becomes a line in the form; one that is not an NbtuneError is raised again, because it is a defect.
     """
-    return _Form(options, values, method, cell_text, count, on_run, insert).box
+    return _Form(options, values, method, _Callbacks(cell_text, count, on_run, insert)).box
+
+
+@dataclass(frozen=True)
+class _Callbacks:
+    cell_text: Callable[[Values], str]
+    count: Callable[[Values], str]
+    on_run: Callable[[Values], None]
+    insert: Callable[[str], None] | None
 
 
 class _Form:
     """The parts of one form. Handlers may run on any thread, so what they share is behind a lock."""
 
-    def __init__(
-        self,
-        options: Sequence[Option],
-        values: Values,
-        method: str,
-        cell_text: Callable[[Values], str],
-        count: Callable[[Values], str],
-        on_run: Callable[[Values], None],
-        insert: Callable[[str], None] | None,
-    ) -> None:
+    def __init__(self, options: Sequence[Option], values: Values, method: str, call: _Callbacks) -> None:
         import ipywidgets
 
         self._given = frozenset(values)
-        self._cell_text, self._count, self._on_run, self._insert = cell_text, count, on_run, insert
+        self._call = call
         self._lock = threading.Lock()
         self._asked = 0
         self._fields = [make_field(option, values.get(option.name, option.default)) for option in options]
         self._counted = ipywidgets.HTML()
         self._message = ipywidgets.HTML()
         self._text = ipywidgets.Textarea(
-            disabled=True, tooltip="the cell that does the same", layout=ipywidgets.Layout(width="auto", flex="1 1 320px", min_width="280px")
+            disabled=True,
+            tooltip="the cell that does the same",
+            layout=ipywidgets.Layout(width="auto", flex="1 1 320px", min_width="280px"),
         )
         self._text.add_class("nbtune-cell-text")
         self.box = self._assemble(method)
@@ -90,7 +92,7 @@ class _Form:
         run = ipywidgets.Button(description="Run", button_style="primary", icon="play", tooltip="start a run with these values")
         run.on_click(self._run)
         buttons = [run]
-        if self._insert is not None:
+        if self._call.insert is not None:
             put = ipywidgets.Button(description="Insert cell", icon="plus", tooltip="put the cell's text into a new cell below")
             put.on_click(self._put)
             buttons.append(put)
@@ -102,7 +104,7 @@ class _Form:
 
     def _changed(self, _: object) -> None:
         values = self.values()
-        text = self._guarded(lambda: self._cell_text(values))
+        text = self._guarded(lambda: self._call.cell_text(values))
         if text is not None:
             self._text.value = text
             self._text.rows = min(16, text.count("\n") + 2)
@@ -118,7 +120,7 @@ class _Form:
             if asked != self._asked:
                 return
         try:
-            text = self._count(values)
+            text = self._call.count(values)
         except NbtuneError as error:
             text = error.message.split("\n")[0]
         except Exception as error:  # noqa: BLE001  a label is not worth a thread's traceback; the run would raise it in full
@@ -130,10 +132,10 @@ class _Form:
     def _run(self, _: object) -> None:
         self._message.value = ""
         values = self.values()
-        self._guarded(lambda: self._on_run(values))
+        self._guarded(lambda: self._call.on_run(values))
 
     def _put(self, _: object) -> None:
-        insert, text = self._insert, self._text.value
+        insert, text = self._call.insert, self._text.value
         if insert is not None:
             self._guarded(lambda: insert(text))
 
@@ -169,7 +171,9 @@ def _same(value: Any, default: Any) -> bool:
         return list(value) == list(default)
     if isinstance(default, tuple | list) and len(default) == 1:
         return bool(value == default[0])
-    return type(value) is type(default) and bool(value == default) or (_number(value) and _number(default) and value == default)
+    if _number(value) and _number(default):
+        return bool(value == default)
+    return type(value) is type(default) and bool(value == default)
 
 
 def _number(value: Any) -> bool:

@@ -38,6 +38,7 @@ export class Chart {
   private data: uPlot.AlignedData;
   private index: number | null = null;
   private span: [number, number] = [0, 1];
+  private zoomed = false;
 
   constructor(
     private readonly options: ChartOptions,
@@ -55,6 +56,8 @@ export class Chart {
     this.observer.observe(this.host);
     this.host.addEventListener("keydown", (event) => this.key(event));
     this.host.addEventListener("blur", () => this.plot.setCursor({ left: -10, top: -10 }));
+    // before uPlot's own listener, which then asks for the whole range
+    this.host.addEventListener("dblclick", () => (this.zoomed = false), { capture: true });
     this.details.addEventListener("toggle", () => this.fillTable());
   }
 
@@ -64,11 +67,10 @@ export class Chart {
 
   /** Show `data` over the steps from `first` to `last`, which all charts of a run share; a zoom that the user made stays. */
   update(data: uPlot.AlignedData, first: number, last: number): void {
-    const zoomed = this.zoomed();
     this.data = data;
     this.span = [first, last];
-    this.plot.setData(data, !zoomed);
-    if (zoomed) this.plot.redraw();
+    this.plot.setData(data, !this.zoomed);
+    if (this.zoomed) this.plot.redraw();
     this.legend();
     if (this.details.open) this.fillTable();
   }
@@ -101,7 +103,10 @@ export class Chart {
         { ...axis, size: 46, gap: 4, space: 28, values: (_, splits) => this.labels(splits, tick) },
       ],
       series: [{}, ...this.options.lines.map((line) => this.series(line))],
-      hooks: { setCursor: [(plot) => this.point(plot.cursor.idx ?? null)] },
+      hooks: {
+        setCursor: [(plot) => this.point(plot.cursor.idx ?? null)],
+        setSelect: [(plot) => (this.zoomed ||= plot.select.width > 0)],
+      },
     };
   }
 
@@ -124,18 +129,8 @@ export class Chart {
 
   private xRange(low: number | null, high: number | null): [number, number] {
     const [first, last] = this.span;
-    const [from, to] = low === null || high === null || this.isWhole(low, high) ? [first, last] : [low, high];
-    return from < to ? [from, to] : [from - 1, to + 1];
-  }
-
-  private isWhole(low: number, high: number): boolean {
-    const xs = this.data[0];
-    return low <= (xs[0] ?? low) && high >= (xs[xs.length - 1] ?? high);
-  }
-
-  private zoomed(): boolean {
-    const { min, max } = this.plot.scales["x"] ?? {};
-    return min != null && max != null && this.data[0].length > 1 && !this.isWhole(min, max);
+    if (this.zoomed && low !== null && high !== null) return [low, high];
+    return first < last ? [first, last] : [first - 1, last + 1];
   }
 
   private fit(): void {
