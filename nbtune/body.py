@@ -16,7 +16,6 @@ from nbtune.errors import Problem, SpecError
 
 if TYPE_CHECKING:
     from ruamel.yaml.error import YAMLError
-    from ruamel.yaml.events import Event, ScalarEvent
 
 __all__ = ["Body", "read_body", "read_value", "write_body"]
 
@@ -80,7 +79,7 @@ def write_body(values: Mapping[str, Any]) -> str:
 
 
 class _Reader:
-    """Builds plain values out of YAML events and collects what is wrong on the way."""
+    """Builds plain values out of YAML events (untyped: the library is not imported here) and collects what is wrong on the way."""
 
     def __init__(self, text: str, first_line: int, *, lines_matter: bool = True) -> None:
         self.text = text
@@ -114,7 +113,7 @@ class _Reader:
             self._syntax(error)
         return value, self.lines
 
-    def _node(self, event: Event, events: Iterator[Event], *, depth: int, key: str = "") -> Any:
+    def _node(self, event: Any, events: Iterator[Any], *, depth: int, key: str = "") -> Any:
         kind = type(event).__name__
         if kind == "AliasEvent":
             self._problem(
@@ -137,7 +136,7 @@ class _Reader:
         build = self._mapping if kind == "MappingStartEvent" else self._sequence
         return build(events, depth)
 
-    def _mapping(self, events: Iterator[Event], depth: int) -> dict[str, Any]:
+    def _mapping(self, events: Iterator[Any], depth: int) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for event in events:
             if type(event).__name__ == "MappingEndEvent":
@@ -149,11 +148,11 @@ class _Reader:
             if key in values:
                 self._problem(f"{key!r} is given twice", "keep one of them", event)
             elif depth == 0:
-                self.lines[key] = self._line(event.start_mark.line)
+                self.lines[key] = event.start_mark.line + self.first_line
             values[key] = value
         return values
 
-    def _key(self, event: Event, events: Iterator[Event], depth: int) -> str | None:
+    def _key(self, event: Any, events: Iterator[Any], depth: int) -> str | None:
         """A key is the text as written, whatever it looks like; None where it is refused."""
         if type(event).__name__ != "ScalarEvent":
             self._node(event, events, depth=depth + 1)
@@ -169,17 +168,17 @@ class _Reader:
             return None
         return text
 
-    def _sequence(self, events: Iterator[Event], depth: int) -> list[Any]:
+    def _sequence(self, events: Iterator[Any], depth: int) -> list[Any]:
         values: list[Any] = []
         for event in events:
             if type(event).__name__ == "SequenceEndEvent":
                 break
             if depth == 0:
-                self.lines[str(len(values))] = self._line(event.start_mark.line)
+                self.lines[str(len(values))] = event.start_mark.line + self.first_line
             values.append(self._node(event, events, depth=depth + 1))
         return values
 
-    def _scalar(self, event: ScalarEvent, key: str) -> Any:
+    def _scalar(self, event: Any, key: str) -> Any:
         text = str(event.value)
         if event.style in ("|", ">"):
             return text.removesuffix("\n")
@@ -191,7 +190,7 @@ class _Reader:
             self._template(event, key)
         return _resolve(text)
 
-    def _template(self, event: ScalarEvent, key: str) -> None:
+    def _template(self, event: Any, key: str) -> None:
         """An unquoted template loses what follows a # and its line breaks: both are refused."""
         end = event.end_mark
         line = self.source[end.line] if end.line < len(self.source) else ""
@@ -224,7 +223,7 @@ class _Reader:
     def _line_of_odd_character(self, error: YAMLError) -> int:
         return self.text.count("\n", 0, getattr(error, "position", 0) or 0)
 
-    def _problem(self, message: str, hint: str, event: Event) -> None:
+    def _problem(self, message: str, hint: str, event: Any) -> None:
         line = self._line(event.start_mark.line)
         if line is None or all(problem.line != line for problem in self.problems):
             self.problems.append(Problem(message, hint, line))
@@ -232,7 +231,7 @@ class _Reader:
     def _line(self, index: int) -> int | None:
         return index + self.first_line if self.lines_matter else None
 
-    def _rest(self, event: Event) -> str:
+    def _rest(self, event: Any) -> str:
         mark = event.start_mark
         return self.source[mark.line][mark.column :] if mark.line < len(self.source) else ""
 

@@ -1,0 +1,49 @@
+"""Approaches as they are said in a body: names, `name: {options}`, `run: NAME`, and variables that hold a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nbtune import approaches
+from nbtune.errors import NbtuneError, Problem
+
+__all__ = ["checked"]
+
+
+def checked(entries: Sequence[tuple[Any, int | None]], variables: Mapping[str, Any]) -> tuple[list[Any], list[Problem]]:
+    """(the entries, runs bound to variables in their place, what is wrong with any); each comes with its line of the cell."""
+    found: list[Any] = []
+    problems: list[Problem] = []
+    for entry, line in entries:
+        resolved = _with_runs(entry, variables)
+        try:
+            name, options = approaches.wanted(resolved)
+            if name == "run":
+                _find(options)
+        except NbtuneError as error:
+            inner = getattr(error, "problems", None) or [Problem(error.message, error.hint)]
+            problems += [Problem(item.message, item.hint, line) for item in inner]
+        found.append(resolved)
+    return found, problems
+
+
+def _find(options: Any) -> None:
+    from nbtune.approaches.tuned import run_named
+
+    run_named(options)
+
+
+def _with_runs(entry: Any, variables: Mapping[str, Any]) -> Any:
+    if isinstance(entry, str) and entry.replace("_", "-") not in approaches.names():
+        return _run_of(entry, variables) or entry
+    if isinstance(entry, Mapping) and set(entry) == {"run"} and isinstance(entry["run"], str):
+        return {"run": _run_of(entry["run"], variables) or entry["run"]}
+    return entry
+
+
+def _run_of(name: str, variables: Mapping[str, Any]) -> Any:
+    from nbtune import Run
+
+    thing = variables.get(name.replace("-", "_"))
+    return thing if isinstance(thing, Run) else None
