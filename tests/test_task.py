@@ -19,7 +19,24 @@ from nbtune.spec import SplitSpec, TaskSpec
 from nbtune.task import Example, Task
 
 PROMPT = "Which team handles this ticket?\nTicket: {{ text }}\nTeam:"
-WORDS = ["printer", "password", "invoice", "refund", "login", "laptop", "screen", "network", "delay", "order", "parcel", "card", "charge", "reset", "broken", "slow"]
+WORDS = [
+    "printer",
+    "password",
+    "invoice",
+    "refund",
+    "login",
+    "laptop",
+    "screen",
+    "network",
+    "delay",
+    "order",
+    "parcel",
+    "card",
+    "charge",
+    "reset",
+    "broken",
+    "slow",
+]
 TEAMS = ("billing", "sales", "support")
 
 
@@ -103,7 +120,8 @@ def test_near_duplicates_stay_on_one_side():
 
 
 def test_fixed_words_of_template_and_data_make_no_duplicates():
-    rows = [{"context": "the same long handbook text " * 30, **row} for row in tickets()]
+    handbook = " ".join(f"{number} {word}" for number in range(20) for word in WORDS)
+    rows = [{"context": handbook, **row} for row in tickets()]
     task = made(rows, prompt="Read: {{ context }}\n" + PROMPT)
     assert not task.warnings
     assert len(task.test) == 18

@@ -78,6 +78,16 @@ def test_short_texts_empty_ones_and_other_scripts():
     assert near_duplicate_groups(["one"]) == [0]
 
 
+def test_a_typo_joins_long_texts_but_not_short_ones():
+    short, long = (
+        "the screen flickers after the update today",
+        "the screen flickers after the update today, and the login page is quite slow",
+    )
+    assert jaccard(short, short.replace("after", "aftxr")) < 0.8 < jaccard(long, long.replace("after", "aftxr"))
+    assert near_duplicate_groups([short, short.replace("after", "aftxr")]) == [0, 1]
+    assert near_duplicate_groups([long, long.replace("after", "aftxr")]) == [0, 0]
+
+
 def test_a_lower_threshold_joins_more():
     pair = ["the red printer on the second floor is jammed again", "the red printer on the third floor is jammed again"]
     assert 0.5 < jaccard(*pair) < 0.8

@@ -62,6 +62,14 @@ def test_without_labels_the_fractions_hold():
     assert Counter(split_rows(contents, groups, None, SplitSpec(dev=0.05, test=0.5))) == {"train": 90, "dev": 10, "test": 100}
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_label_that_stands_only_in_a_group_of_another_is_trained_on(seed):
+    contents, _, _ = made({"a": 20})
+    labels = ["b", "a", "a"] + ["a"] * 17
+    parts = split_rows(contents, [0, 0, 0, *range(1, 18)], labels, SplitSpec(dev=0.3, test=0.4, seed=seed))
+    assert parts[:3] == ["train"] * 3
+
+
 def test_a_label_of_one_row_is_trained_on():
     contents, groups, labels = made({"a": 50, "rare": 1})
     parts = split_rows(contents, groups, labels, SPEC)
