@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from nbtune.errors import ModelError, did_you_mean
 from nbtune.models.catalogue import CATALOGUE, folder_of
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["LoadedModel", "Source", "load_weights", "source_of"]
+__all__ = ["LoadedModel", "Source", "load_weights", "refuse_encoder", "source_of"]
+
+_ENCODERS: Final = frozenset({"albert", "bert", "camembert", "deberta-v2", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta"})
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def load_weights(source: Source, *, dtype: torch.dtype, quantization: str | None
 
     if source.bound is not None:
         return _copy(source.bound, quantization)
-    _refuse_encoder(source)
+    refuse_encoder(source)
     _refuse_too_large(source, dtype, quantization, device)
     extra: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "low_cpu_mem_usage": True}
     if quantization is not None:
@@ -169,10 +171,12 @@ def _copy(bound: LoadedModel, quantization: str | None) -> LoadedModel:
 
 def _asked(source: Source, load: Any) -> Any:
     """Runs one of transformers' from_pretrained and turns what it raises into an error that says what to do."""
+    from safetensors import SafetensorError
+
     options = {"trust_remote_code": False, "local_files_only": source.local}
     try:
         return load(options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise _explained(source, error) from error
 
 
@@ -207,9 +211,15 @@ def _explained(source: Source, error: Exception) -> ModelError:
     return ModelError(f"model {source.name!r} could not be loaded: {first}", hint="check the folder or the name")
 
 
-def _refuse_encoder(source: Source) -> None:
+def refuse_encoder(source: Source) -> None:
+    """Refuses a model that reads in both directions: transformers would load it with a head that was never trained.
+
+    Raises:
+        ModelError: it is an encoder.
+    """
     entry = CATALOGUE.get(source.name)
-    if entry is not None and entry.role == "encoder":
+    known = entry is not None and entry.role == "encoder"
+    if known or (source.config.model_type in _ENCODERS and not getattr(source.config, "is_decoder", False)):
         message = f"model {source.name!r} is an encoder: it reads text and does not write it"
         raise ModelError(message, hint=f"use {next(name for name, item in CATALOGUE.items() if item.role == 'decoder')!r}")
 

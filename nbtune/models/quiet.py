@@ -19,12 +19,13 @@ _CHATTY: Final = (
 
 
 def silence() -> None:
-    """For the life of the process: loggers that speak at import or at every step, and progress bars of loading.
+    """For the life of the process: what speaks at import or at every step, and progress bars of loading.
 
     Progress bars would leave malformed `metadata.widgets` in a saved notebook.
     """
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft asks transformers for it
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging as transformers_logging

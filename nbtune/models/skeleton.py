@@ -25,8 +25,10 @@ def skeleton(source: Source) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from nbtune.models.loading import refuse_encoder
     from nbtune.models.quiet import quiet
 
+    refuse_encoder(source)
     config = copy.deepcopy(source.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config

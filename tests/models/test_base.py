@@ -1,0 +1,100 @@
+"""Turns on a shared base are fair, and everybody gets the adapter and the mode that he asked for."""
+
+import threading
+import time
+from pathlib import Path
+
+import torch
+
+import nbtune
+from nbtune.methods import get
+from nbtune.models.base import FairLock
+from nbtune.models.loading import LoadedModel, source_of
+from nbtune.models.shared import own_base, shared_base
+from tests.examples import ticket_task
+from tests.tiny import tiny_llama
+
+
+def test_a_thread_that_takes_the_lock_again_at_once_lets_the_waiting_one_in() -> None:
+    lock, order = FairLock(), []
+
+    def greedy() -> None:
+        for _ in range(50):
+            lock.acquire()
+            order.append("greedy")
+            time.sleep(0.002)
+            lock.release()
+
+    thread = threading.Thread(target=greedy)
+    thread.start()
+    time.sleep(0.01)
+    for _ in range(5):
+        lock.acquire()
+        order.append("guest")
+        lock.release()
+    thread.join()
+    first = order.index("guest")
+    assert order[first : first + 15].count("guest") == 5, "the guest did not get every second turn"
+
+
+def test_adapters_on_one_base_do_not_disturb_each_other_and_off_is_the_base(tmp_path: Path) -> None:
+    base = own_base(source_of(tiny_llama(tmp_path)), dtype="float32", quantization=None, device="cpu")
+    ids = torch.arange(9)[None]
+
+    def logits(adapter: str | None) -> torch.Tensor:
+        with base.lease(adapter) as model:
+            return model(input_ids=ids).logits
+
+    untouched = logits(None)
+    lora = get("lora")
+    for name in ("one", "two"):
+        lora.attach(base, lora.spec.build({"r": 4, "seed": 1}), name)
+        for key, parameter in base.trained(name).items():
+            if "lora_B" in key:
+                torch.nn.init.normal_(parameter, std=0.1)
+    one, two = logits("one"), logits("two")
+    assert not torch.equal(one, two)
+    assert torch.equal(logits(None), untouched)
+    assert torch.equal(logits("one"), one)
+    assert base.drift() == 0
+    with base.lease("one", training=True) as model:
+        assert model.training
+        assert torch.is_grad_enabled()
+        model(input_ids=ids).logits.sum().backward()
+    assert all(parameter.grad is None for parameter in base.trained("two").values())
+    base.remove_adapter("two")
+    assert torch.equal(logits("one"), one)
+
+
+def test_a_base_is_shared_until_it_is_unloaded_and_a_loaded_model_is_the_callers_own(tmp_path: Path) -> None:
+    source = source_of(tiny_llama(tmp_path))
+    first = shared_base(source, dtype=None, quantization=None, device=None)
+    assert shared_base(source_of(tmp_path), dtype=None, quantization=None, device=None) is first
+    assert nbtune.models.load(tmp_path).model is not first.model
+    assert nbtune.models.unload() >= 1
+    assert shared_base(source, dtype=None, quantization=None, device=None) is not first
+
+
+def test_a_bound_model_is_left_as_it_was_found(tmp_path: Path) -> None:
+    bound = nbtune.models.load(tiny_llama(tmp_path), dtype="float32")
+    before = {name: value.clone() for name, value in bound.model.state_dict().items()}
+    run = nbtune.finetune("lora", task=ticket_task(30), model=bound, max_steps=2).wait()
+    assert isinstance(bound, LoadedModel)
+    assert run.status == "finished"
+    after = bound.model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not any(parameter.requires_grad for parameter in bound.model.parameters())
+
+
+def test_a_comparison_beside_a_background_training_is_right_on_both_sides(tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path)
+    task = ticket_task()
+    said = {"task": task, "model": folder, "dtype": "float32", "r": 4, "max_steps": 12, "num_samples": 0}
+    alone = nbtune.finetune("lora", name="alone", **said).wait()
+    quiet = nbtune.compare(["zero-shot", alone], task=task)
+    beside = nbtune.finetune("lora", name="beside", **said)
+    busy = nbtune.compare(["zero-shot", alone], task=task)
+    beside.wait()
+    assert list(busy.outputs["output"]) == list(quiet.outputs["output"])
+    assert beside.history["loss"].tolist() == alone.history["loss"].tolist()
