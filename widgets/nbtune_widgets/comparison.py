@@ -73,9 +73,9 @@ class _Grid:
     @classmethod
     def of(cls, comparison: ComparisonView) -> _Grid:
         rows = records(comparison.table)
-        known = {"approach", comparison.metric, "ci_low", "ci_high", *_COLUMNS}
+        known = {"approach", comparison.metric, *_PARTS, *_COLUMNS}
         extra = tuple(key for key in (rows[0] if rows else {}) if key not in known and any(row.get(key) is not None for row in rows))
-        return cls(comparison.metric, rows, extra)
+        return cls(comparison.metric or "", rows, extra)
 
     @property
     def scored(self) -> bool:
@@ -102,10 +102,9 @@ class _Grid:
         score = row.get(self.metric)
         low, high = row.get("ci_low"), row.get("ci_high")
         interval = f"{figure(low)} to {figure(high)}" if low is not None and high is not None else NOTHING
-        known = [_cell(name, row.get(name)) for name in self.columns]
-        more = [_cell(name, row.get(name)) for name in self.extra]
+        rest = [_difference(row) if name == "difference" else _cell(name, row.get(name)) for name in (*self.columns, *self.extra)]
         best = "  (best)" if self._is_best(row) else ""
-        return [one_line(row.get("approach"), 60) + best, figure(score), interval, *known, *more]
+        return [one_line(row.get("approach"), 60) + best, figure(score), interval, *rest]
 
     def _is_best(self, row: dict[str, Any]) -> bool:
         return len(self.rows) > 1 and row.get(self.metric) == self.best
@@ -113,10 +112,12 @@ class _Grid:
     def html(self) -> Markup:
         head = join(_th(text, numeric=index > 0) for index, text in enumerate(self.heads()))
         body = join(self._row_html(row) for row in self.rows)
-        caption = f"{one_line(self.metric, 40)} by approach; p: paired test against the best other"
+        caption = f"{one_line(self.metric, 40)} by approach" + (
+            "; p: paired test against the best other" if "p_value" in self.columns else ""
+        )
         return Markup(
             '<div class="nbt-scroll"><table class="nbt-t"><caption>{}</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
-        ).format(caption if "p_value" in self.columns else f"{one_line(self.metric, 40)} by approach", head, body)
+        ).format(caption, head, body)
 
     def _row_html(self, row: dict[str, Any]) -> Markup:
         cells = self.cells(row)
@@ -125,8 +126,12 @@ class _Grid:
             one_line(row.get("approach"), 60), Markup(' <span class="nbt-pill">best</span>') if best else Markup("")
         )
         score = Markup('<td class="nbt-n"><b>{}</b></td>').format(cells[1])
-        interval = Markup('<td class="nbt-n">{}{}</td>').format(self._bar(row), Markup("<span>{}</span>").format(cells[2]))
-        rest = join(Markup('<td class="nbt-n">{}</td>').format(text) for text in cells[3:])
+        interval = Markup('<td class="nbt-n">{} <small>{}</small></td>').format(self._bar(row), cells[2])
+        names = (*self.columns, *self.extra)
+        rest = join(
+            Markup('<td class="nbt-n">{}</td>').format(_difference_html(row) if name == "difference" else text)
+            for name, text in zip(names, cells[3:], strict=True)
+        )
         css = Markup(' class="nbt-best"') if best else Markup("")
         return Markup('<tr{}><th scope="row">{}</th>{}{}{}</tr>').format(css, name, score, interval, rest)
 
@@ -145,13 +150,34 @@ class _Grid:
         ).format(*at, Markup("var(--nbt-a,#0072b2)"))
 
 
+_PARTS: Final = ("ci_low", "ci_high", "versus", "difference_low", "difference_high", "rows")
 _COLUMNS: Final = {
+    "difference": "against the best other",
     "p_value": "p",
     "trainable_parameters": "trained parameters",
     "train_seconds": "training",
     "seconds": "answering",
     "prompt_tokens": "prompt tokens",
 }
+
+
+def _difference(row: dict[str, Any]) -> str:
+    """Both sides of the interval have their sign, so that one sees whether it excludes 0."""
+    value, low, high = (row.get(key) for key in ("difference", "difference_low", "difference_high"))
+    if value is None:
+        return NOTHING
+    return _signed(value) + (f" ({_signed(low)} to {_signed(high)})" if low is not None and high is not None else "")
+
+
+def _difference_html(row: dict[str, Any]) -> Markup:
+    value, _, interval = _difference(row).partition(" (")
+    versus = "" if row.get("versus") is None else f" vs {one_line(row['versus'], 60)}"
+    small = Markup("<br><small>{}</small>").format(interval.removesuffix(")") + versus) if interval or versus else Markup("")
+    return Markup("{}{}").format(value, small)
+
+
+def _signed(value: float) -> str:
+    return ("+" if value > 0 else "") + figure(value)
 
 
 def _cell(name: str, value: Any) -> str:

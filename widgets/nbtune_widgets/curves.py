@@ -9,7 +9,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from nbtune_widgets.formats import NOTHING, count, figure, rate
+from nbtune_widgets.formats import count, figure, rate
 from nbtune_widgets.markup import join
 from nbtune_widgets.series import Points, thin
 
@@ -21,7 +21,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 8.0, 8.0, 20.0
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its name, points, colour variable (a to d), dash pattern, and whether points are marked."""
+    """One curve: its name, points, colour variable (a to d), dash pattern, whether points are marked, whether its values are rates."""
 
     name: str
     points: Points
@@ -29,6 +29,7 @@ class Line:
     dash: str = ""
     dots: bool = False
     faint: bool = False
+    of_rates: bool = False
 
 
 _FALLBACK: Final = {"a": "#0072b2", "b": "#d55e00", "c": "#009e73", "d": "#8c6bb1"}
@@ -78,7 +79,7 @@ def curves_svg(title: str, lines: Sequence[Line], *, width: float = 420, height:
         return Markup("<div>{}<p>no point yet</p></div>").format(heading)
     frame = _frame(finite, width, height)
     parts = [_axes(frame, small=small), *(_curve(line, points, frame) for line, points in thinned)]
-    label = ", ".join(f"{line.name} {_last(line.points)}" for line in lines if len(line.points[0]) and not line.faint)
+    label = ", ".join(f"{line.name} {_last(line)}" for line in lines if len(line.points[0]) and not line.faint)
     return Markup(
         '<div style="flex:{} 1 {}px;max-width:{}px">{}<svg viewBox="0 0 {} {}" role="img" aria-label="{}" fill="none" '
         'font-size="10" font-family="system-ui,sans-serif">{}</svg></div>'
@@ -154,12 +155,11 @@ def _key(line: Line) -> Markup:
         _FALLBACK[line.colour],
         Markup(' stroke-dasharray="{}"').format(line.dash) if line.dash else "",
         line.name,
-        _last(line.points),
+        _last(line),
     )
 
 
-def _last(points: Points) -> str:
-    if not len(points[1]):
-        return NOTHING
-    value = points[1][-1]
-    return rate(value) if value and abs(value) < 0.01 else figure(value)  # noqa: PLR2004
+def _last(line: Line) -> str:
+    ys = line.points[1]
+    value = ys[-1] if len(ys) else None
+    return rate(value) if line.of_rates else figure(value)

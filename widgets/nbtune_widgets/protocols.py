@@ -43,8 +43,8 @@ class ComparisonView(Protocol):
     """A comparison as the grid shows it; `table` and `outputs` are DataFrames."""
 
     @property
-    def metric(self) -> str:
-        """The name of the score's column in `table`."""
+    def metric(self) -> str | None:
+        """The name of the score's column in `table`; None where there are no answers to score by."""
 
     @property
     def task_name(self) -> str:
@@ -52,7 +52,7 @@ class ComparisonView(Protocol):
 
     @property
     def table(self) -> Any:
-        """A row an approach: approach, the metric, ci_low, ci_high, p_value, parameters, seconds, tokens."""
+        """A row an approach: approach, the metric, its interval, the paired difference to the best other, parameters, seconds ..."""
 
     @property
     def outputs(self) -> Any:

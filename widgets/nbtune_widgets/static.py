@@ -46,7 +46,9 @@ def run_card_html(run: RunView) -> str:
     """The run on one line, for a cell's result."""
     progress = Progress.of(run)
     words = [
-        f"{name.lower()} {value}" for name, value in _figures(progress) if name in {"Time", "Trained"} or name == _score_name(progress)
+        f"{name.lower()} {value}"
+        for name, value in _figures(progress)
+        if name in {"Time", "Trained parameters"} or name == _score_name(progress)
     ]
     return page(f"Run {run.name}", _head(run, progress, f"step {_steps(progress)}", *words))
 
@@ -108,8 +110,8 @@ def _figures(progress: Progress) -> list[tuple[str, str]]:
         pairs.append(("Left", duration(progress.seconds_left)))
     if progress.started:
         told = progress.started
-        pairs.append(("Trained", f"{count(told.trainable_parameters)} of {count(told.total_parameters)} parameters"))
-        pairs.append(("On", f"{told.device}, {told.dtype}, {told.num_rows:,} rows"))
+        pairs.append(("Trained parameters", f"{count(told.trainable_parameters)} of {count(told.total_parameters)}"))
+        pairs += [("Rows", f"{told.num_rows:,}"), ("On", f"{told.device}, {told.dtype}")]
     return [(name, value) for name, value in pairs if value != NOTHING]
 
 
@@ -133,7 +135,7 @@ def _curves(progress: Progress) -> Markup:
     if len(progress.score):
         line = Line(progress.metric, progress.score.points(), "c", "2 3" if len(progress.score) > 1 else "", dots=True)
         charts.append(curves_svg(f"Dev {one_line(progress.metric, 40)}", [line], width=300))
-    charts.append(curves_svg("Learning rate", [Line("now", progress.learning_rate.points(), "d")], width=300, small=True))
+    charts.append(curves_svg("Learning rate", [Line("last", progress.learning_rate.points(), "d", of_rates=True)], width=300, small=True))
     return Markup('<div class="nbt-curves">{}</div>').format(join(charts))
 
 
@@ -178,4 +180,4 @@ def _samples(progress: Progress) -> Markup:
 
 
 def _text(text: str) -> Markup:
-    return Markup('<span class="nbt-x">{}</span>').format(text.strip("\n"))
+    return Markup('<span class="nbt-x">{}</span>').format(text.strip())
