@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.notebook import App, NotebookPage, write_notebook
+from tests.browser.notebook import SCREENSHOTS, App, NotebookPage, write_notebook
 from tests.browser.server import JupyterServer, serve
 from tests.conftest import find_chromium
 
@@ -18,6 +19,7 @@ CHROMIUM_ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+FAILED = pytest.StashKey[bool]()
 Opener = Callable[..., NotebookPage]
 
 
@@ -45,11 +47,23 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(chromium: Browser) -> Iterator[Page]:
-    """A tall page, so that a whole notebook is in view."""
+def page(chromium: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A tall page, so that a whole notebook is in view; where the test fails, a picture of it is kept."""
     context = chromium.new_context(viewport={"width": 1400, "height": 1800})
-    yield context.new_page()
+    opened = context.new_page()
+    yield opened
+    if request.node.stash.get(FAILED, False):
+        opened.screenshot(path=SCREENSHOTS / f"failed-{re.sub(r'[^A-Za-z0-9]+', '-', request.node.name)}.png")
     context.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember a failure for the fixtures that are torn down next."""
+    report = yield
+    if call.when == "call" and report.failed:
+        item.stash[FAILED] = True
+    return report
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from playwright.sync_api import ConsoleMessage, Error, Locator, Page
 
 from tests.browser.server import JupyterServer
 
-__all__ = ["NotebookPage", "write_notebook"]
+__all__ = ["SCREENSHOTS", "App", "NotebookPage", "write_notebook"]
 
 SCREENSHOTS: Final = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 READY_MS: Final = 60_000
@@ -38,6 +38,7 @@ class NotebookPage:
         self.problems: list[str] = []
         page.on("pageerror", self._note_error)
         page.on("console", self._note_message)
+        page.on("dialog", lambda dialog: dialog.accept())  # "leave the page?"
 
     def _note_error(self, error: Error) -> None:
         """Keep what widgets' modules (loaded from blob: addresses) throw; Notebook 7 throws some of its own."""
