@@ -145,7 +145,7 @@ class Run:
         return self._finished().__await__()
 
     async def _finished(self) -> Self:
-        while not self._is_over():
+        while not self._is_over():  # noqa: ASYNC110  it may be another process's: there is nothing to be woken by
             await asyncio.sleep(0.05)
         self._raise_failure()
         return self

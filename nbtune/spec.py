@@ -267,7 +267,7 @@ class TaskSpec(Spec):
     prompt: str = option(..., "template of the input, with {{ column }}")
     completion: str = option(..., "template of the answer to learn, with {{ column }}; most models want it to start with a space")
     labels: Words | None = option(None, "the classes, where the data does not show them all (as completions without outer spaces)")
-    metric: Any = option(None, "accuracy, macro_f1, exact_match, rouge1, rouge2, rougeL, or a bound function (outputs, expected) -> scores")
+    metric: Any = option(None, "accuracy, macro_f1, exact_match, rouge1, rouge2, rougeL, or a bound function (output, expected) -> number")
     split: Annotated[SplitSpec, BeforeValidator(_split)] = option(SplitSpec(), "{dev: 0.1, test: 0.2, seed: 0}")
     chat: Literal["auto", True, False] = option("auto", "use the model's chat template; auto: where a system text is given")
     system: str | None = option(None, "system text of the chat template")

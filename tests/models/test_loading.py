@@ -29,12 +29,12 @@ def test_a_name_that_names_nothing_is_answered_with_what_there_is(name: object, 
 
 
 def test_a_folder_without_a_config_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="config.json is missing"):
+    with pytest.raises(ModelError, match=r"config\.json is missing"):
         source_of(tmp_path)
 
 
 def test_a_hub_id_without_a_hub_says_so() -> None:
-    with pytest.raises(ModelError, match="not on this machine, and the hub cannot be reached"):
+    with pytest.raises(ModelError, match=r"not on this machine, and the hub cannot be reached"):
         nbtune.models.load("someone/some-model")
 
 
@@ -42,7 +42,7 @@ def test_an_interrupted_download_is_told_from_a_wrong_name(tmp_path: Path) -> No
     folder = tiny_llama(tmp_path)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    with pytest.raises(ModelError, match="damaged, or their download was interrupted"):
+    with pytest.raises(ModelError, match=r"damaged, or their download was interrupted"):
         nbtune.models.load(folder)
 
 
@@ -59,7 +59,7 @@ def test_code_of_the_models_own_is_never_run(tmp_path: Path) -> None:
     config |= {"model_type": "surprise", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "evil.py").write_text("raise SystemExit('code was run')")
-    with pytest.raises(ModelError, match="needs code of its own|could not be loaded"):
+    with pytest.raises(ModelError, match=r"needs code of its own|could not be loaded"):
         nbtune.models.load(folder)
 
 
