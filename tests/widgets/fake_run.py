@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from nbtune import events as ev
@@ -117,7 +118,8 @@ class FakeRun:
     def _train(self, events: Iterator[ev.Event], pace: float, first: float) -> None:
         for event in events:
             if isinstance(event, ev.Step):
-                if self._stopping.wait(pace):
+                time.sleep(pace)
+                if self._stopping.is_set():
                     self.tell(ev.Control(step=event.step, action="stop"))
                     self.tell(ev.Checkpoint(step=event.step - 1, path=f"checkpoints/step-{event.step - 1:06d}"))
                     self.tell(ev.Stopped(step=event.step - 1, summary={"seconds": 1.0}))

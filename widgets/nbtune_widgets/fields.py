@@ -30,15 +30,15 @@ def make_field(option: Option, value: Any) -> Field:
     """The widget that suits the option, set to `value`; a slider's range grows to hold it."""
     import ipywidgets
 
+    number = option.kind in {"int", "float"} and not option.choices
     layout = ipywidgets.Layout(width=_WIDTH, max_width="100%")
     common = {
         "description": option.name,
         "tooltip": option.meaning or option.name,
-        "style": {"description_width": "210px"},
+        "style": {"description_width": "200px"},
         "layout": layout,
-        "continuous_update": False,
+        "continuous_update": number,
     }
-    number = option.kind in {"int", "float"} and not option.choices
     if option.choices:
         return _choice(option, value, common)
     if option.kind == "bool":
@@ -106,9 +106,9 @@ def _number(option: Option, value: Any, common: dict[str, Any]) -> tuple[Any, Ca
         steps = powers_of_two(low, high, int(start), *default)
         return ipywidgets.SelectionSlider(options=steps, value=int(start), **common), int
     if option.scale == "log" and low > 0:
-        slider = ipywidgets.FloatLogSlider(
-            value=start, base=10, min=math.log10(low), max=math.log10(high), step=0.05, readout_format=".1e", **common
-        )
+        ends = {"min": math.log10(low), "max": math.log10(high)}
+        readout = ".1e" if low < 0.01 else ".2g"  # noqa: PLR2004
+        slider = ipywidgets.FloatLogSlider(value=start, base=10, step=0.05, readout_format=readout, **ends, **common)
         return slider, lambda moved: start if moved == start else two_digits(moved)
     if whole:
         return ipywidgets.IntSlider(value=int(start), min=int(low), max=int(high), **common), int

@@ -22,7 +22,7 @@ __all__ = ["tune_form"]
 
 Values = Mapping[str, Any]
 DEBOUNCE_SECONDS = 0.15
-_FIRST = "method"
+_FIRST, _SECOND = "method", "training"
 
 
 def tune_form(
@@ -68,7 +68,7 @@ class _Form:
         self._text = ipywidgets.Textarea(
             disabled=True,
             tooltip="the cell that does the same",
-            layout=ipywidgets.Layout(width="auto", flex="1 1 320px", min_width="280px"),
+            layout=ipywidgets.Layout(width="auto"),
         )
         self._text.add_class("nbtune-cell-text")
         self.box = self._assemble(method)
@@ -88,6 +88,7 @@ class _Form:
         for field in self._fields:
             groups.setdefault(field.option.group, []).append(field)
         first = groups.pop(_FIRST, [])
+        groups = dict(sorted(groups.items(), key=lambda item: item[0] != _SECOND))
         folded = ipywidgets.Accordion([_rows(fields) for fields in groups.values()], titles=list(groups), selected_index=None)
         run = ipywidgets.Button(description="Run", button_style="primary", icon="play", tooltip="start a run with these values")
         run.on_click(self._run)

@@ -22,6 +22,12 @@ export interface ChartOptions {
   height: number;
 }
 
+/** Charts that share a cursor and a zoom. */
+export interface Group {
+  key: string;
+  zoomed: boolean;
+}
+
 type Values = readonly (number | null | undefined)[];
 const TABLE_ROWS = 24;
 const WHOLE_STEPS = [1, 2, 5].flatMap((digit) => Array.from({ length: 8 }, (_, power) => digit * 10 ** power)).sort((one, other) => one - other);
@@ -38,12 +44,11 @@ export class Chart {
   private data: uPlot.AlignedData;
   private index: number | null = null;
   private span: [number, number] = [0, 1];
-  private zoomed = false;
 
   constructor(
     private readonly options: ChartOptions,
     private readonly theme: Theme,
-    private readonly sync: string,
+    private readonly group: Group,
   ) {
     this.title = make("strong", {}, options.title);
     this.values = options.lines.map(() => make("span", { class: "nbt-value" }));
@@ -57,7 +62,7 @@ export class Chart {
     this.host.addEventListener("keydown", (event) => this.key(event));
     this.host.addEventListener("blur", () => this.plot.setCursor({ left: -10, top: -10 }));
     // before uPlot's own listener, which then asks for the whole range
-    this.host.addEventListener("dblclick", () => (this.zoomed = false), { capture: true });
+    this.host.addEventListener("dblclick", () => (this.group.zoomed = false), { capture: true });
     this.details.addEventListener("toggle", () => this.fillTable());
   }
 
@@ -69,8 +74,8 @@ export class Chart {
   update(data: uPlot.AlignedData, first: number, last: number): void {
     this.data = data;
     this.span = [first, last];
-    this.plot.setData(data, !this.zoomed);
-    if (this.zoomed) this.plot.redraw();
+    this.plot.setData(data, !this.group.zoomed);
+    if (this.group.zoomed) this.plot.redraw();
     this.legend();
     if (this.details.open) this.fillTable();
   }
@@ -94,9 +99,9 @@ export class Chart {
     return {
       width: 300,
       height: this.options.height,
-      padding: [8, 8, 0, 0],
+      padding: [8, 16, 0, 0],
       legend: { show: false },
-      cursor: { y: false, sync: { key: this.sync, scales: ["x", null] }, drag: { x: true, y: false }, points: { size: 6 } },
+      cursor: { y: false, sync: { key: this.group.key, scales: ["x", null] }, drag: { x: true, y: false }, points: { size: 6 } },
       scales: { x: { time: false, range: (_, low, high) => this.xRange(low, high) }, y: { range: (_, low, high) => yRange(low, high) } },
       axes: [
         { ...axis, grid: { show: false }, size: 22, gap: 3, space: 60, incrs: WHOLE_STEPS, values: (_, splits) => this.labels(splits, count) },
@@ -105,7 +110,7 @@ export class Chart {
       series: [{}, ...this.options.lines.map((line) => this.series(line))],
       hooks: {
         setCursor: [(plot) => this.point(plot.cursor.idx ?? null)],
-        setSelect: [(plot) => (this.zoomed ||= plot.select.width > 0)],
+        setSelect: [(plot) => (this.group.zoomed ||= plot.select.width > 0)],
       },
     };
   }
@@ -129,7 +134,7 @@ export class Chart {
 
   private xRange(low: number | null, high: number | null): [number, number] {
     const [first, last] = this.span;
-    if (this.zoomed && low !== null && high !== null) return [low, high];
+    if (this.group.zoomed && low !== null && high !== null) return [low, high];
     return first < last ? [first, last] : [first - 1, last + 1];
   }
 

@@ -11,7 +11,7 @@ import { Theme } from "./theme";
 
 const SMOOTH_FROM = 30;
 const SILENT_SECONDS = 20;
-let charts = 0;
+let groups = 0;
 
 export class View {
   readonly element = make("section", { class: "nbt-panel", "data-lm-suppress-shortcuts": "true" });
@@ -44,14 +44,14 @@ export class View {
     private readonly stop: () => void,
   ) {
     this.theme = new Theme(this.element, () => this.redraw());
-    const sync = `nbtune-${++charts}`;
+    const group = { key: `nbtune-${++groups}`, zoomed: false };
     this.loss = new Chart({ title: "Loss", height: 218, format: figure, lines: [
       { label: "each step", ink: "a", faint: true },
       { label: "train", ink: "a" },
       { label: "dev", ink: "b", dash: [6, 4], dots: true },
-    ] }, this.theme, sync);
-    this.score = new Chart({ title: "Dev score", height: 118, format: figure, lines: [{ label: "", ink: "c", dash: [2, 3], dots: true }] }, this.theme, sync);
-    this.learningRate = new Chart({ title: "Learning rate", height: 66, format: rate, lines: [{ label: "", ink: "d" }] }, this.theme, sync);
+    ] }, this.theme, group);
+    this.score = new Chart({ title: "Dev score", height: 118, format: figure, lines: [{ label: "", ink: "c", dash: [2, 3], dots: true }] }, this.theme, group);
+    this.learningRate = new Chart({ title: "Learning rate", height: 66, format: rate, lines: [{ label: "", ink: "d" }] }, this.theme, group);
     const heads = ["step", "prompt", "expected", "output", ""].map((text) => make("th", { scope: "col" }, text));
     this.sampleBox = make("div", { class: "nbt-scroll nbt-samples", hidden: "" }, make("table", {}, make("caption", {}, "Samples from dev"), make("thead", {}, make("tr", {}, ...heads)), this.samples));
     const small = make("div", { class: "nbt-column" }, this.score.element, this.learningRate.element);
