@@ -8,11 +8,11 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticCustomError, PydanticUndefined
 
 from nbtune.errors import Problem, SpecError, did_you_mean
 
@@ -133,7 +133,11 @@ class Spec(BaseModel):
         except ValidationError as error:
             for item in error.errors(include_url=False):
                 name = str(item["loc"][0]) if item["loc"] else ""
-                problems.append(cls._problem(dict(item), name, where.get(said.get(name, name))))
+                line = where.get(said.get(name, name))
+                if item["type"] == "nested":
+                    problems += [replace(problem, message=f"{name}: {problem.message}", line=line) for problem in item["ctx"]["problems"]]
+                    continue
+                problems.append(cls._problem(dict(item), name, line))
             raise SpecError.of(problems) from None
         if problems:
             raise SpecError.of(problems)
@@ -172,6 +176,20 @@ class Spec(BaseModel):
 
 def _plain(message: str) -> str:
     return message.removeprefix("Value error, ")
+
+
+def _nested(spec: type[Spec]) -> BeforeValidator:
+    """A mapping becomes a spec of its own; its problems are told with those of the spec that it stands in."""
+
+    def build(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        try:
+            return spec.build(value)
+        except SpecError as error:
+            raise PydanticCustomError("nested", "nested problems", {"problems": error.problems}) from None
+
+    return BeforeValidator(build)
 
 
 def _words(value: Any) -> Any:
@@ -250,10 +268,6 @@ class SplitSpec(Spec):
     seed: int = option(0, "seed of the split", ge=0, le=SEED_LIMIT)
 
 
-def _split(value: Any) -> Any:
-    return SplitSpec.build(value) if isinstance(value, Mapping) else value
-
-
 class TaskSpec(Spec):
     """`%%task`: what to learn."""
 
@@ -268,7 +282,7 @@ class TaskSpec(Spec):
     completion: str = option(..., "template of the answer to learn, with {{ column }}; most models want it to start with a space")
     labels: Words | None = option(None, "the classes, where the data does not show them all (as completions without outer spaces)")
     metric: Any = option(None, "accuracy, macro_f1, exact_match, rouge1, rouge2, rougeL, or a bound function (output, expected) -> number")
-    split: Annotated[SplitSpec, BeforeValidator(_split)] = option(SplitSpec(), "{dev: 0.1, test: 0.2, seed: 0}")
+    split: Annotated[SplitSpec, _nested(SplitSpec)] = option(SplitSpec(), "{dev: 0.1, test: 0.2, seed: 0}")
     chat: Literal["auto", True, False] = option("auto", "use the model's chat template; auto: where a system text is given")
     system: str | None = option(None, "system text of the chat template")
 
@@ -363,10 +377,6 @@ class FinetuneSpec(Spec):
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
 
-def _decoding(value: Any) -> Any:
-    return DecodingSpec.build(value) if isinstance(value, Mapping) else value
-
-
 class CompareSpec(Spec):
     """`%%compare`: the columns of the grid, and how all of them are asked."""
 
@@ -380,6 +390,6 @@ class CompareSpec(Spec):
     scoring: Literal["sum", "mean", "generate"] = option(
         "sum", "classification by the summed or the mean log-probability of each label's tokens, or by generating"
     )
-    decoding: Annotated[DecodingSpec, BeforeValidator(_decoding)] = option(DecodingSpec(), "{max_new_tokens: 20, stop: [...]}")
+    decoding: Annotated[DecodingSpec, _nested(DecodingSpec)] = option(DecodingSpec(), "{max_new_tokens: 20, stop: [...]}")
     inputs: Any = option(None, "texts (or rows) without answers, compared by eye only")
     name: str | None = option(None, "name of the comparison")
