@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +48,41 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / ".nbtune"
     monkeypatch.setenv("NBTUNE_HOME", str(folder))
     return folder
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """The quickstart as `make tour` executed it: its exit status, what it printed, its files, and its grids as records."""
+
+    returncode: int
+    printed: str
+    notebook: Path
+    page: Path
+    grids: dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="session")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
+    """Executed once, on the real model; a cell at its end, which the committed notebook has not, tells its grids in full."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    source = folder / "source.ipynb"
+    told = "import json; print(json.dumps({name: json.loads(grid.table.to_json(orient='records')) for name, grid in GRIDS.items()}))"
+    notebook = nbformat.read(ROOT / "notebooks" / "01_quickstart.ipynb", as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(told.replace("GRIDS", "{'tickets': tickets_grid, 'dates': dates_grid}")))
+    nbformat.write(notebook, source)
+    environment = {name: value for name, value in os.environ.items() if name != "NBTUNE_HOME"}
+    done = subprocess.run(
+        (sys.executable, ROOT / "tools" / "tour.py", source, folder / "build"), capture_output=True, text=True, env=environment, check=False
+    )
+    executed = nbformat.read(folder / "build" / "source.ipynb", as_version=4)
+    last = executed.cells[-1].outputs
+    return Quickstart(
+        returncode=done.returncode,
+        printed=done.stdout + done.stderr,
+        notebook=folder / "build" / "source.ipynb",
+        page=folder / "build" / "source.html",
+        grids=json.loads(last[0].text) if done.returncode == 0 else {},
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

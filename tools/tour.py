@@ -11,10 +11,10 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbconvert import HTMLExporter
 
-TIMEOUT_SECONDS = 600
+CELL_SECONDS = 1800
 
 
 def execute(source: Path, folder: Path) -> int:
@@ -23,7 +23,7 @@ def execute(source: Path, folder: Path) -> int:
     executed = folder / source.name
     client = NotebookClient(
         notebook,
-        timeout=TIMEOUT_SECONDS,
+        timeout=CELL_SECONDS,
         extra_arguments=["--IPKernelApp.log_level=40"],  # it warns of TCP on this machine's own address
         resources={"metadata": {"path": str(folder)}},
         on_cell_start=announce,
@@ -32,7 +32,7 @@ def execute(source: Path, folder: Path) -> int:
     status = 0
     try:
         client.execute()
-    except CellExecutionError as error:
+    except (CellControlSignal, DeadKernelError) as error:  # a cell failed or took too long, or the kernel died
         print(f"\n{source} failed:\n{error}", file=sys.stderr)
         status = 1
     seconds = time.monotonic() - began
