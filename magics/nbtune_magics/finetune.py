@@ -8,7 +8,7 @@ from nbtune import methods
 from nbtune.errors import Problem, SpecError
 from nbtune.spec import FinetuneSpec
 from nbtune_magics.magic import AS, BACKGROUND, Call, Magic
-from nbtune_magics.notice import with_notice
+from nbtune_magics.notice import Report, with_progress
 from nbtune_magics.output import bind, in_notebook, say
 from nbtune_magics.said import Said, no_more_words, said_of_task
 from nbtune_magics.steps import in_thread
@@ -28,7 +28,8 @@ def _run(call: Call) -> Steps[Any]:
     call = no_more_words(call, 1, "one method a cell; flags are written --key value")
     _refuse_a_list(call)
     chosen, task = said_of_task(call, method.spec)
-    run = yield from with_notice(lambda: _start(method.name, task, chosen), f"{method.name} on {task.name}: starting")
+    run, notice = yield from with_progress(_start(method.name, task, chosen), f"{method.name} on {task.name}: importing torch")
+    notice.replace()
     from nbtune_widgets.panel import RunPanel
 
     panel = RunPanel(run)
@@ -47,11 +48,22 @@ def _run(call: Call) -> Steps[Any]:
     return run
 
 
-def _start(method: str, task: Task, chosen: Said) -> Run:
-    import nbtune
+def _start(method: str, task: Task, chosen: Said) -> Callable[[Report], Run]:
+    def start(report: Report) -> Run:
+        import nbtune
 
-    warmed()
-    return nbtune.finetune(method, task=task, **chosen.given)
+        warmed()
+        report(f"{method} on {task.name}: starting")
+        run = nbtune.finetune(method, task=task, **chosen.given)
+        try:
+            report(f"{method} on {task.name}: started")
+        except KeyboardInterrupt:
+            # The cell was left meanwhile: a run that nobody sees must not go on.
+            run.stop()
+            raise
+        return run
+
+    return start
 
 
 def method_of(call: Call) -> Any:

@@ -83,11 +83,11 @@ def read_line(text: str, table: Mapping[str, Option]) -> Line:
     """The line's words and values; `table` has the option of each name and alias that may stand as a flag.
 
     Problems are collected, not raised, so that they are told together with the body's.
+
+    Raises:
+        SpecError: a quote or a bracket is not closed, so that nothing of the line is sure.
     """
-    try:
-        left = list(reversed(split_line(text)))
-    except SpecError as error:
-        return Line(problems=error.problems)
+    left = list(reversed(split_line(text)))
     words: list[str] = []
     values: dict[str, Any] = {}
     problems: list[Problem] = []

@@ -112,7 +112,7 @@ class Magic:
         """The call that a line and a body make; problems are kept in it, to be told together with the spec's.
 
         Raises:
-            SpecError: the body is not YAML as it must be.
+            SpecError: the body is not YAML as it must be, or a quote or bracket of the line is not closed.
         """
         said = read_line(line, self.table())
         spec = self.spec(said.words[:1])
@@ -136,6 +136,14 @@ class Magic:
         )
 
 
+def _words(line: str, magic: Magic) -> tuple[str, ...]:
+    """The first word of a line that asks for help, in one that is not finished too."""
+    try:
+        return read_line(line, magic.table()).words[:1]
+    except SpecError:
+        return tuple(line.split()[:1])
+
+
 class Registered:
     """A magic as a shell calls it; `getdoc` is what `%%name?` shows."""
 
@@ -154,7 +162,7 @@ class Registered:
 
     def _steps(self, line: str, cell: str | None) -> Steps[Any]:
         if asks_for_help(line):
-            say(self.magic.help(read_line(line, self.magic.table()).words[:1]))
+            say(self.magic.help(_words(line, self.magic)))
             return None
         call = self.magic.read(self._shell, self._shown, line, cell)
         return (yield from self.magic.run(call))

@@ -96,7 +96,7 @@ def in_thread(work: Callable[[], T], *, interrupted: Callable[[int], None] | Non
     seen = 0
     while not result.done():
         count = yield
-        if count > seen:
+        if count > seen and not result.done():
             seen = count
             if interrupted is None:
                 raise KeyboardInterrupt

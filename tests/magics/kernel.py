@@ -62,7 +62,11 @@ class Kernel:
         sent = self.client.execute(code, allow_stdin=False)
         found = Result()
         while True:
-            message = self.client.get_iopub_msg(timeout=max(0.1, started + timeout - time.monotonic()))
+            left = started + timeout - time.monotonic()
+            if left <= 0:
+                message = f"the cell still runs after {timeout} s: {code[:200]}"
+                raise TimeoutError(message)
+            message = self.client.get_iopub_msg(timeout=left)
             kind = message["msg_type"]
             mine = message["parent_header"].get("msg_id") == sent
             if mine and kind in ("stream", "display_data", "update_display_data", "execute_result") and found.first_output is None:
@@ -77,12 +81,14 @@ class Kernel:
                 break
         reply = self.client.get_shell_msg(timeout=10)
         found.status = reply["content"]["status"]
+        if found.status == "error":
+            time.sleep(0.1)  # the kernel aborts what comes right behind an error
         found.seconds = time.monotonic() - started
         return found
 
     def value(self, expression: str) -> str:
         """The printed value of an expression."""
-        return self.run(f"print({expression})").text.strip()
+        return self.run(f"print(({expression}))").text.strip()
 
     def complete(self, code: str, position: int | None = None) -> tuple[list[str], str]:
         """(matches, the text they replace) at a position of a cell (its end)."""

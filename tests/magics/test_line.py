@@ -88,7 +88,6 @@ def test_a_switch_takes_no_word_that_is_not_its_own() -> None:
         ("--r --lr 1", "--r needs a value", "rank"),
         ("--r 1 --r 2", "--r is given twice", "keep one"),
         ("--r 1 --lora_r 2", "--r is given twice", "keep one"),
-        ("--target_modules [q", "opened and never closed", "close it"),
         ("--target_modules '[q'", "--target_modules", ""),
     ],
 )

@@ -1,0 +1,268 @@
+"""Cells that train, prompt and compare, in a real kernel with a tiny model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.magics.kernel import Kernel, Result
+
+pytestmark = pytest.mark.kernel
+
+SHORT = "--task tickets --model tiny --max_steps 2"
+LONG = "--task tickets --model tiny --num_train_epochs 1000 --eval_steps 100000"
+PANEL = "application/vnd.jupyter.widget-view+json"
+
+
+def good(result: Result) -> Result:
+    assert result.status == "ok", result.lines
+    return result
+
+
+def once(kind: str, act: Callable[[], None], *, contains: str = "") -> Callable[[dict[str, Any]], None]:
+    """Acts at the first message of a kind (that holds a text)."""
+    done = threading.Event()
+
+    def during(message: dict[str, Any]) -> None:
+        if message["msg_type"] == kind and contains in str(message["content"]) and not done.is_set():
+            done.set()
+            act()
+
+    return during
+
+
+def test_a_task_is_shown_bound_and_returned(kernel: Kernel) -> None:
+    result = good(kernel.run("%%task again --data rows.csv\nprompt: '{{ text }}'\ncompletion: ' {{ team }}'\n"))
+    assert any("again" in bundle["text/plain"] and "text/html" in bundle for bundle in result.shown)
+    assert result.result is None
+    assert result.text == "task again, bound to the variable again\n"
+    assert kernel.value("_ is again, again.kind") == "(True, 'classification')"
+
+
+def test_the_panel_is_drawn_and_the_cell_waits_and_the_run_is_the_value(kernel: Kernel) -> None:
+    result = good(kernel.run(f"%%finetune lora {SHORT} --as first\nr: 4\nlr: 1e-3\n", timeout=120))
+    assert any(PANEL in bundle for bundle in result.shown)
+    last = result.shown[-1]
+    assert PANEL not in last
+    assert "finished" in last["text/plain"]
+    assert result.result is None
+    assert "run first, bound to the variable first" in result.text
+    assert kernel.value("first.status, first.spec['r'], first.name") == "('finished', 4, 'first')"
+    assert kernel.value("_.id == first.id") == "True"
+
+
+def test_the_first_pixels_come_at_once(kernel: Kernel) -> None:
+    result = good(kernel.run(f"x = %finetune lora {SHORT}"))
+    assert result.first_output is not None
+    assert result.first_output < 0.3
+    assert kernel.value("x.status") == "finished"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        f"for seed in (1, 2):\n    run = %finetune lora {SHORT}\nok = run.status == 'finished'",
+        f"def train():\n    run = %finetune lora {SHORT}\n    return run\nok = train().status == 'finished'",
+        f"%%time\nrun = %finetune lora {SHORT}\nok = run.status == 'finished'",
+        f"%%capture caught\nrun = %finetune lora {SHORT}\nok = run.status == 'finished'",
+        f"%time run = get_ipython().run_line_magic('finetune', 'lora {SHORT}')\nok = run.status == 'finished'",
+        f"%finetune lora {SHORT}\nok = _ is not None",
+        f"async def train():\n    run = %finetune lora {SHORT}\n    return run\nok = (await train()).status == 'finished'",
+        f"%%finetune lora {SHORT}\n",
+    ],
+    ids=["loop", "def", "time", "capture", "line time", "before more code", "async def", "no body"],
+)
+def test_it_runs_wherever_a_magic_can_stand(kernel: Kernel, code: str) -> None:
+    kernel.run("ok = True")
+    good(kernel.run(code, timeout=120))
+    assert kernel.value("ok") == "True"
+
+
+def test_an_awaited_cell_leaves_the_kernel_free_for_messages(kernel: Kernel) -> None:
+    kernel.run(
+        "import nbtune\nget_ipython().kernel.comm_manager.register_target('stop', lambda comm, opened: [run.stop() for run in nbtune.runs()])"
+    )
+    message = kernel.client.session.msg("comm_open", {"comm_id": "stop-1", "target_name": "stop", "data": {}})
+    result = good(
+        kernel.run(
+            f"x = %finetune lora {LONG}", during=once("display_data", contains=PANEL, act=lambda: kernel.client.shell_channel.send(message))
+        )
+    )
+    assert result.seconds < 30
+    assert kernel.value("x.status") == "stopped"
+
+
+def test_one_interrupt_stops_gracefully_with_a_checkpoint(kernel: Kernel) -> None:
+    timer = threading.Timer(1.5, kernel.interrupt)
+    result = good(kernel.run(f"x = %finetune lora {LONG}", during=once("display_data", timer.start, contains=PANEL)))
+    assert "stopping after this step" in result.text
+    assert kernel.value("x.status, len(list((x.folder / 'checkpoints').iterdir())) > 0") == "('stopped', True)"
+    good(kernel.run("after = 1"))
+
+
+def test_a_second_interrupt_leaves_the_cell_at_once(kernel: Kernel) -> None:
+    def twice() -> None:
+        kernel.interrupt()
+        time.sleep(0.01)
+        kernel.interrupt()
+
+    result = kernel.run(f"%finetune lora {LONG}", during=once("display_data", threading.Timer(2, twice).start, contains=PANEL), timeout=60)
+    assert result.ename == "KeyboardInterrupt"
+    assert result.status == "error"
+    good(
+        kernel.run(
+            "import nbtune, time\nwhile any(run.status in ('queued', 'running') for run in nbtune.runs()): time.sleep(0.1)", timeout=60
+        )
+    )
+
+
+def test_a_cell_left_while_it_starts_leaves_no_run_behind(workplace: Path) -> None:
+    fresh = Kernel(workplace)
+    try:
+        good(fresh.run("%load_ext nbtune\n%task fresh --data rows.csv --prompt '{{ text }}' --completion ' {{ team }}'"))
+        before = len(list(workplace.glob(".nbtune/runs/*")))
+        result = fresh.run(
+            "%finetune lora --task fresh --model tiny --num_train_epochs 1000",
+            during=once("display_data", fresh.interrupt, contains="importing torch"),
+        )
+        assert result.ename == "KeyboardInterrupt"
+        good(fresh.run("from nbtune_magics.warmup import warmed\nwarmed()\nimport time; time.sleep(0.5)"))
+        assert len(list(workplace.glob(".nbtune/runs/*"))) == before
+    finally:
+        fresh.close()
+
+
+def test_interrupting_python_works_as_before_afterwards(kernel: Kernel) -> None:
+    began = time.monotonic()
+    result = kernel.run("import time\nprint('on')\ntime.sleep(20)", during=once("stream", kernel.interrupt, contains="on"))
+    assert result.ename == "KeyboardInterrupt"
+    assert time.monotonic() - began < 15
+
+
+def test_in_the_background_the_cell_returns_and_later_ones_wait(kernel: Kernel) -> None:
+    result = good(kernel.run(f"%finetune lora {SHORT} --background --as later"))
+    assert result.seconds < 2
+    good(kernel.run("%%compare --task tickets --as grid\n- zero-shot\n- run: later\n", timeout=120))
+    assert kernel.value("later.status, list(grid.table['approach'])") == "('finished', ['zero-shot', 'run: later'])"
+
+
+def test_a_failed_run_fails_its_cell(kernel: Kernel) -> None:
+    result = kernel.run("%finetune lora --task tickets --model tiny --layers_to_transform [7]")
+    assert result.status == "error"
+    assert len(result.lines) == 2
+
+
+def test_the_grid_is_shown_once_and_returned(kernel: Kernel) -> None:
+    result = good(kernel.run("%%compare --task tickets --model tiny\n- zero-shot\n- few-shot: {k: 4, select: balanced}\n", timeout=120))
+    assert result.result is None
+    assert "few-shot" in result.shown[-1]["text/plain"]
+    assert "<table" in result.shown[-1]["text/html"]
+    assert kernel.value("len(_.table)") == "2"
+
+
+def test_inputs_are_compared_by_eye(kernel: Kernel) -> None:
+    code = "c = get_ipython().run_cell_magic('compare', '--task tickets --model tiny', 'approaches: [zero-shot]\\ninputs: [where is my parcel]\\n')"
+    good(kernel.run(code, timeout=120))
+    assert kernel.value("c.metric, len(c.outputs)") == "(None, 1)"
+
+
+def test_prompting_is_shown_with_its_score_on_dev_rows(kernel: Kernel) -> None:
+    result = good(kernel.run("%%prompt --task tickets --model tiny --as shots\nfew-shot: {k: 4}\n", timeout=120))
+    assert "few-shot: k=4: accuracy" in result.shown[-1]["text/plain"]
+    assert "dev rows" in result.shown[-1]["text/plain"]
+    assert kernel.value("shots.predict([{'text': 'the parcel is late'}])[0] in ('billing', 'shipping')") == "True"
+
+
+def test_what_models_and_data_say_is_escaped(kernel: Kernel) -> None:
+    kernel.run("rows = [{'text': f'<img src=x onerror=alert({n})> & {n}', 'team': '<b>a</b>' if n % 2 else 'c'} for n in range(40)]")
+    good(kernel.run("%%task risky --data rows\nprompt: '{{ text }}'\ncompletion: ' {{ team }}'\n"))
+    result = good(kernel.run("%%prompt --task risky --model tiny\nzero-shot:\n", timeout=120))
+    html = result.shown[-1]["text/html"]
+    assert "&lt;img" in html
+    assert "<img" not in html
+    assert "<b>a" not in html
+
+
+def test_objects_are_bound_by_name(kernel: Kernel) -> None:
+    kernel.run("import hashlib, pandas, nbtune\nwords = [hashlib.md5(bytes([n])).hexdigest() for n in range(60)]")
+    kernel.run("frame = pandas.DataFrame({'text': words, 'team': ['billing', 'shipping'] * 30})\ntrain, test = frame[:40], frame[40:]")
+    kernel.run("def strict(output, expected):\n    return float(output == expected)\nmine = nbtune.models.load('tiny')")
+    good(kernel.run("%%task bound --metric strict\ndata: {train: train, test: test}\nprompt: '{{ text }}'\ncompletion: ' {{ team }}'\n"))
+    assert kernel.value("len(bound.test), bound.metric.name") == "(20, 'strict')"
+    good(kernel.run("x = %finetune lora --task bound --model mine --max_steps 1", timeout=120))
+    assert kernel.value("x.status") == "finished"
+
+
+def test_flags_win_over_the_body_whatever_name_they_go_by(kernel: Kernel) -> None:
+    good(kernel.run(f"%%finetune lora {SHORT} --lora_r 3 --as flagged\nr: 9\nlearning_rate: 1e-4\n", timeout=120))
+    assert kernel.value("flagged.spec['r'], flagged.spec['learning_rate']") == "(3, 0.0001)"
+
+
+def test_the_runs_are_listed(kernel: Kernel) -> None:
+    good(kernel.run(f"%finetune lora {SHORT} --as listed", timeout=120))
+    bundle = good(kernel.run("%runs")).shown[-1]
+    head, *rows = bundle["text/plain"].split("\n")
+    assert head.split() == ["id", "name", "method", "model", "task", "status", "steps", "metric", "seconds"]
+    assert any("listed" in row and "finished" in row for row in rows)
+    assert "<table" in bundle["text/html"]
+
+
+def test_a_run_is_stopped_by_name(kernel: Kernel) -> None:
+    good(kernel.run(f"%finetune lora {LONG} --background --as long"))
+    good(kernel.run("%runs stop long"))
+    good(kernel.run("long.wait()", timeout=60))
+    assert kernel.value("long.status") == "stopped"
+    assert "is not running" in good(kernel.run("%runs stop long")).text
+
+
+def test_the_form_trains_below_its_own_cell(kernel: Kernel) -> None:
+    form = good(kernel.run("%tune lora --task tickets --model tiny --r 4 --max_steps 2 --as tuned"))
+    assert any(PANEL in bundle for bundle in form.shown)
+    press = "import ipywidgets\n[w.click() for w in list(ipywidgets.widgets.widget._instances.values()) if getattr(w, 'description', '') == 'Run']"
+    place = form.messages[-1]["parent_header"]["msg_id"]
+    seen: list[str] = []
+
+    def during(message: dict[str, Any]) -> None:
+        if message["msg_type"] == "display_data":
+            seen.append(message["parent_header"]["msg_id"])
+
+    good(kernel.run(press, during=during))
+    assert seen == [place]
+    good(kernel.run("tuned.wait()", timeout=60))
+    assert kernel.value("tuned.spec['r'], tuned.status, tuned.name") == "(4, 'finished', 'tuned')"
+
+
+@pytest.mark.parametrize("name", ["task", "finetune", "prompt", "compare", "tune", "runs"])
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_tells_of_every_option(kernel: Kernel, name: str, flag: str) -> None:
+    text = good(kernel.run(f"%%{name} {flag}\n")).text
+    assert f"%{name}" in text
+    assert "--help" in text
+    for option in {"finetune": ("--learning_rate", "also --lr", "at most 1", "default 0.001"), "task": ("--data", "needed")}.get(name, ()):
+        assert option in text
+
+
+def test_help_of_a_method_has_its_options(kernel: Kernel) -> None:
+    text = good(kernel.run("%finetune lora -h")).text
+    assert "--target_modules" in text
+    assert "--target_modules" not in kernel.run("%finetune -h").text
+
+
+def test_a_question_mark_shows_the_same_help(kernel: Kernel) -> None:
+    kernel.client.execute("%%finetune?")
+    payload = kernel.client.get_shell_msg(timeout=20)["content"]["payload"]
+    assert "--learning_rate" in payload[0]["data"]["text/plain"]
+
+
+def test_completion_answers_a_front_end(kernel: Kernel) -> None:
+    assert kernel.complete("%%finetune lora\nlr_sch") == (["lr_scheduler_type: "], "lr_sch")
+    assert kernel.complete("%%finetune lora --task tick")[0] == ["tickets"]
+    assert kernel.complete("%%finetune lora\nr: ")[0] == []
+    began = time.monotonic()
+    kernel.complete("%%finetune lora\nquantization: ")
+    assert time.monotonic() - began < 0.2

@@ -1,0 +1,70 @@
+"""`%load_ext nbtune` is quick, imports nothing heavy, and says nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.kernel
+
+SCRIPT = """
+import sys, time
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell()
+began = time.process_time()
+shell.run_line_magic("load_ext", "nbtune")
+seconds = time.process_time() - began
+heavy = [name for name in ("torch", "transformers", "peft", "pandas", "scipy", "ipywidgets", "anywidget", "plotly") if name in sys.modules]
+print(seconds, heavy)
+"""
+
+COMPLETE = """
+import sys
+import nbtune_magics.warmup
+nbtune_magics.warmup.REPLY_FIRST = 1000
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell()
+shell.run_line_magic("load_ext", "nbtune")
+with provisionalcompleter():
+    for cell in ("%%finetune lo", "%%finetune lora\\nquantization: ", "%%compare\\n- few-shot: {se", "%%compare\\n- run: ", "%finetune lora --model s"):
+        list(shell.Completer.completions(cell, len(cell)))
+shell.run_cell("%finetune lora -h")
+print([name for name in ("torch", "transformers", "peft", "pandas") if name in sys.modules])
+"""
+
+QUIET = """
+import nbtune_magics.warmup
+nbtune_magics.warmup.REPLY_FIRST = 0
+nbtune_magics.warmup.warm_up()
+nbtune_magics.warmup.warmed()
+import sys
+assert "peft" in sys.modules
+"""
+
+
+def output(script: str) -> tuple[str, str]:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, done.stderr
+
+
+def test_loading_takes_under_300_ms_and_imports_nothing_heavy() -> None:
+    """In the processor's time, and the best of a few fresh processes: on a quiet machine that is the time on the clock."""
+    found = []
+    for _ in range(5):
+        seconds, _, heavy = output(SCRIPT)[0].strip().partition(" ")
+        assert heavy == "[]"
+        found.append(float(seconds))
+        if found[-1] < 0.3:
+            break
+    assert min(found) < 0.3
+
+
+def test_completion_and_help_need_no_torch() -> None:
+    assert output(COMPLETE)[0].strip().endswith("[]")
+
+
+def test_the_warm_up_says_nothing() -> None:
+    assert output(QUIET) == ("", "")
