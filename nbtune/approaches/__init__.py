@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from nbtune.errors import SpecError, did_you_mean
+from nbtune.errors import SpecError
 from nbtune.models.catalogue import DEFAULT_DECODER
+from nbtune.registry import Registry
 
 if TYPE_CHECKING:
     from nbtune.approaches.base import Approach, Kind, Setting
@@ -17,29 +15,23 @@ if TYPE_CHECKING:
 
 __all__ = ["approach_of", "get", "names", "prompt", "wanted"]
 
-_BUILT_IN: Final = {"zero-shot": "zero_shot", "few-shot": "few_shot", "run": "tuned"}
+_APPROACHES: Final = Registry["Kind"](
+    "approach", "nbtune.approaches", {"zero-shot": "zero_shot", "few-shot": "few_shot", "run": "tuned"}, "KIND"
+)
 
 
-@cache
 def names() -> tuple[str, ...]:
     """Every approach's name, the built-in ones first."""
-    return (*_BUILT_IN, *sorted(point.name for point in entry_points(group="nbtune.approaches") if point.name not in _BUILT_IN))
+    return _APPROACHES.names
 
 
-@cache
 def get(name: str) -> Kind:
     """The kind of approach called `name`; `_` may stand for `-`.
 
     Raises:
         SpecError: there is none of that name.
     """
-    wanted_name = name.replace("_", "-")
-    if wanted_name in _BUILT_IN:
-        return cast("Kind", importlib.import_module(f"nbtune.approaches.{_BUILT_IN[wanted_name]}").KIND)
-    for point in entry_points(group="nbtune.approaches"):
-        if point.name in {name, wanted_name}:
-            return cast("Kind", point.load())
-    raise SpecError(f"there is no approach {name!r}", hint=did_you_mean(name, names()))
+    return _APPROACHES.get(name)
 
 
 def wanted(entry: Any) -> tuple[str, Any]:

@@ -1,20 +1,17 @@
-"""The objectives that there are: what the loss is. One file and one line here each."""
+"""The objectives that there are: one file and one line here each; other packages register theirs as `nbtune.objectives`."""
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from nbtune.errors import SpecError, did_you_mean
+from nbtune.registry import Registry
 
 if TYPE_CHECKING:
     import torch
 
     from nbtune.data.batches import Batch
 
-__all__ = ["Objective", "get", "names"]
-
-_BUILT_IN: Final = ("sft",)
+__all__ = ["Objective", "get"]
 
 
 class Objective(Protocol):
@@ -26,9 +23,7 @@ class Objective(Protocol):
         """The loss summed over what is weighed (a 0-d tensor, float32), and the weight, so that a step normalises over all of it."""
 
 
-def names() -> tuple[str, ...]:
-    """Every objective's name."""
-    return _BUILT_IN
+_OBJECTIVES: Final = Registry[Objective]("objective", "nbtune.objectives", {"sft": "sft"}, "OBJECTIVE")
 
 
 def get(name: str) -> Objective:
@@ -37,6 +32,4 @@ def get(name: str) -> Objective:
     Raises:
         SpecError: there is none of that name.
     """
-    if name not in _BUILT_IN:
-        raise SpecError(f"there is no objective {name!r}", hint=did_you_mean(name, _BUILT_IN))
-    return cast("Objective", importlib.import_module(f"nbtune.objectives.{name}").OBJECTIVE)
+    return _OBJECTIVES.get(name)
