@@ -12,7 +12,7 @@ cd widgets
 [ ! -d $static ] || cp -R $static "$before"
 
 if ! cmp -s package-lock.json node_modules/.nbtune-lock.json; then
-    $npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+    $npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
     cp package-lock.json node_modules/.nbtune-lock.json
 fi
 $npm run --silent check

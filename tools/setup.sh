@@ -36,8 +36,9 @@ else
     echo "Bringing $venv up to date."
 fi
 
+# Byte code is left to the first import: most of what is installed is never imported.
 install() {
-    $venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check --constraint constraints.txt "$@"
+    $venv/bin/python -m pip install --quiet --no-input --no-compile --disable-pip-version-check --constraint constraints.txt "$@"
 }
 install --editable '.[dev]'
 # Without their dependencies: the first would have a C++ library built, which nobody here calls.
