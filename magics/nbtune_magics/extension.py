@@ -45,7 +45,7 @@ def load(shell: InteractiveShell) -> None:
         return
     names = [magic.name for magic in MAGICS]
     shown = Shown(shell)
-    awaiting = AwaitMagics([magic.name for magic in MAGICS if magic.waits])
+    awaiting = AwaitMagics([magic.name for magic in MAGICS if magic.waits], lambda: _awaits_on_asyncio(shell))
     # The cell that loads us runs now, and will end: it has to be counted.
     awaiting.enter()
     matcher = Completion(shell, MAGICS).matcher()
@@ -64,6 +64,13 @@ def load(shell: InteractiveShell) -> None:
     shell.Completer.custom_matchers.append(matcher)
     _loaded[id(shell)] = found
     warm_up()
+
+
+def _awaits_on_asyncio(shell: InteractiveShell) -> bool:
+    """Whether `%autoawait` is on and has not been set to trio, curio or sync."""
+    from IPython.core.async_helpers import _asyncio_runner  # as ipykernel asks whether cells may be awaited
+
+    return bool(shell.autoawait) and shell.loop_runner is _asyncio_runner
 
 
 def unload(shell: InteractiveShell) -> None:

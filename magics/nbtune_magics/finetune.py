@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nbtune import Run, Task
     from nbtune_magics.steps import Steps
 
-__all__ = ["FINETUNE", "describe", "method_of", "spec_of"]
+__all__ = ["FINETUNE", "describe", "method_of", "spec_of", "tell_old_kernels"]
 
 
 def _run(call: Call) -> Steps[Any]:
@@ -40,7 +40,7 @@ def _run(call: Call) -> Steps[Any]:
         call.shown.mark(run)
     if call.own.get("background"):
         return run
-    _tell_old_kernels()
+    tell_old_kernels()
     try:
         yield from in_thread(run.wait, interrupted=_interrupted(run))
     finally:
@@ -110,7 +110,7 @@ def _interrupted(run: Run) -> Callable[[int], None]:
     return stop
 
 
-def _tell_old_kernels() -> None:
+def tell_old_kernels() -> None:
     """Before ipykernel 7.4 a running cell, awaited or not, keeps the panel's buttons from being heard."""
     import sys
 

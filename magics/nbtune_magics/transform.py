@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
 __all__ = ["AWAITED", "AwaitMagics", "BodylessCells"]
 
@@ -36,10 +36,14 @@ class BodylessCells:
 
 
 class AwaitMagics:
-    """Rewrites calls of our magics to `await` where that can stand: not while a cell runs already, nor inside a function."""
+    """Rewrites calls of our magics to `await` where that can stand: not while a cell runs already, nor inside a function.
 
-    def __init__(self, names: Collection[str]) -> None:
+    `allowed` says whether the shell awaits cells at all (`%autoawait`), and on asyncio.
+    """
+
+    def __init__(self, names: Collection[str], allowed: Callable[[], bool] = lambda: True) -> None:
         self._names = frozenset(names)
+        self._allowed = allowed
         self.running = 0
 
     def enter(self, *_: Any) -> None:
@@ -53,7 +57,7 @@ class AwaitMagics:
     def __call__(self, lines: list[str]) -> list[str]:
         """The lines with `await` before our calls, or the same lines where the result would not compile."""
         source = "".join(lines)
-        if self.running or not any(f"magic('{name}'" in source for name in self._names):
+        if self.running or not self._allowed() or not any(f"magic('{name}'" in source for name in self._names):
             return lines
         rewritten = self._rewrite(source)
         return lines if rewritten is None else rewritten.splitlines(keepends=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune import methods
 from nbtune.body import write_body
+from nbtune.errors import SpecError
 from nbtune_magics.finetune import describe, method_of, spec_of
+from nbtune_magics.line import Word, split_line
 from nbtune_magics.magic import AS, Call, Magic
 from nbtune_magics.output import Place, show, variable
 from nbtune_magics.said import no_more_words, said_of_task
+from nbtune_magics.warmup import warmed
 
 if TYPE_CHECKING:
     from nbtune import Task
@@ -45,14 +49,23 @@ def _run(call: Call) -> Steps[Any]:
 def cell_text(method: str, task: str, chosen: Said, values: Values) -> str:
     """The `%%finetune` cell that does what the form says."""
     given = {"model": chosen.spec.model or None, "name": chosen.name or chosen.spec.name}
-    flags = [f"--task {task}", *(f"--{'as' if name == 'name' else name} {value}" for name, value in given.items() if value is not None)]
+    flags = [f"--task {_word(task)}", *(f"--{'as' if name == 'name' else name} {_word(value)}" for name, value in given.items() if value)]
     return f"%%finetune {method} {' '.join(flags)}\n{write_body(values)}"
+
+
+def _word(text: str) -> str:
+    """One word of a line, in quotes where it would not stay one."""
+    with contextlib.suppress(SpecError):
+        if split_line(f"x{text}") == (Word(f"x{text}"),):
+            return text
+    return "'" + text + "'" if "'" not in text else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _count(method: str, chosen: Said) -> Callable[[Values], str]:
     def count(values: Values) -> str:
         import nbtune
 
+        warmed()
         model = {"model": chosen.given["model"]} if "model" in chosen.given else {}
         found = nbtune.estimate(method, **model, **values)
         share = found.trainable_parameters / max(1, found.total_parameters)
@@ -66,6 +79,7 @@ def _on_run(method: str, task: Task, chosen: Said, place: Place, call: Call) -> 
         import nbtune
         from nbtune_widgets.panel import RunPanel
 
+        warmed()
         kept = {key: chosen.given[key] for key in ("model", "name") if key in chosen.given}
         started = nbtune.finetune(method, task=task, **kept, **values)
         with place.here():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from nbtune.errors import SpecError
+from nbtune_magics.finetune import tell_old_kernels
 from nbtune_magics.output import Shown, bind, check_name
 
 
@@ -82,3 +85,10 @@ def test_a_later_thing_of_ours_takes_the_name(shell) -> None:
 def test_what_cannot_be_a_variable_cannot_be_a_name(name) -> None:
     with pytest.raises(SpecError, match="cannot be a name"):
         check_name(name)
+
+
+@pytest.mark.parametrize(("version", "told"), [((6, 29, 0), True), ((7, 3, 1), True), ((7, 4, 0), False), ((8, 0, 0), False)])
+def test_an_old_kernel_is_told_of_where_the_buttons_work(version, told, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace(version_info=version))
+    tell_old_kernels()
+    assert ("--background" in capsys.readouterr().out) is told

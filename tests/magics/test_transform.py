@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
+from IPython.core.interactiveshell import InteractiveShell
 
+from nbtune_magics import load_ipython_extension, unload_ipython_extension
 from nbtune_magics.transform import AwaitMagics, BodylessCells
 
 
@@ -82,3 +84,21 @@ def test_running_never_falls_below_zero() -> None:
     awaiting.leave()
     awaiting.enter()
     assert awaiting.running == 1
+
+
+def test_where_the_shell_awaits_nothing_cells_are_left_alone() -> None:
+    lines = ["get_ipython().run_line_magic('finetune', 'lora')\n"]
+    assert AwaitMagics(["finetune"], lambda: False)(lines) == lines
+
+
+def test_a_plain_shell_awaits_until_it_is_told_not_to() -> None:
+    shell = InteractiveShell()
+    load_ipython_extension(shell)
+    shell.events.trigger("post_run_cell", None)
+    try:
+        assert "await" in shell.transform_cell("%finetune lora")
+        for runner in ("sync", "trio"):
+            shell.run_line_magic("autoawait", runner)
+            assert "await" not in shell.transform_cell("%finetune lora")
+    finally:
+        unload_ipython_extension(shell)
