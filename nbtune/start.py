@@ -8,7 +8,7 @@ from nbtune.errors import SpecError
 from nbtune.events import Queued
 from nbtune.launch.job import Job, run_job
 from nbtune.launch.live import Live
-from nbtune.launch.thread import submit
+from nbtune.launch.thread import Work, submit
 from nbtune.methods import get
 from nbtune.models.catalogue import DEFAULT_DECODER
 from nbtune.run import Run
@@ -70,7 +70,7 @@ def finetune(
     run = Run(folder, task)
     job = Job(live, chosen, spec, task, source)
     device = spec.device or "best"
-    ahead = submit(device, folder.id, lambda: run_job(job))
+    ahead = submit(device, Work(folder.id, lambda: run_job(job), run.stop))
     if ahead:
         live.emit(Queued(ahead=ahead))
     return run

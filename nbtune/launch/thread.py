@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["submit", "waiting"]
+__all__ = ["Work", "submit", "waiting"]
+
+EXIT_SECONDS: Final = 20.0
+"""How long an ending process waits for the step and the checkpoint of a run that it stops."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run's job: `do` runs it to its end, `stop` asks it to end after its step."""
+
+    run_id: str
+    do: Callable[[], None]
+    stop: Callable[[], None]
+
 
 _guard = threading.Condition()
-_queues: dict[str, deque[tuple[str, Callable[[], None]]]] = {}
-_current: dict[str, str] = {}
+_queues: dict[str, deque[Work]] = {}
+_current: dict[str, Work] = {}
+_threads: dict[str, threading.Thread] = {}
 
 
-def submit(device: str, run_id: str, job: Callable[[], None]) -> tuple[str, ...]:
-    """Puts a job at the end of the device's queue; the run ids before it.
-
-    The thread is a daemon: a closed kernel does not wait for it, and the run's lock falls with the process.
-    """
+def submit(device: str, work: Work) -> tuple[str, ...]:
+    """Puts work at the end of the device's queue; the run ids before it."""
     with _guard:
         ahead = waiting(device)
-        queue = _queues.setdefault(device, deque())
-        queue.append((run_id, job))
-        if device not in _current and len(queue) == 1 and not ahead:
-            threading.Thread(target=_work, args=(device,), name=f"nbtune-{device}", daemon=True).start()
+        _queues.setdefault(device, deque()).append(work)
+        if not ahead:
+            _threads[device] = threading.Thread(target=_work, args=(device,), name=f"nbtune-{device}", daemon=True)
+            _threads[device].start()
         return ahead
 
 
@@ -31,7 +45,7 @@ def waiting(device: str) -> tuple[str, ...]:
     """Run ids at work or waiting on a device, in order."""
     with _guard:
         current = (_current[device],) if device in _current else ()
-        return (*current, *(run_id for run_id, _ in _queues.get(device, ())))
+        return tuple(work.run_id for work in (*current, *_queues.get(device, ())))
 
 
 def _work(device: str) -> None:
@@ -40,6 +54,17 @@ def _work(device: str) -> None:
             _current.pop(device, None)
             if not _queues[device]:
                 return
-            run_id, job = _queues[device].popleft()
-            _current[device] = run_id
-        job()
+            work = _current[device] = _queues[device].popleft()
+        work.do()
+
+
+@atexit.register
+def _end() -> None:
+    """Stops what still runs when the process ends, so that its steps are kept; torch aborts a process that ends under its threads."""
+    with _guard:
+        for device, queue in _queues.items():
+            queue.clear()
+            if device in _current:
+                _current[device].stop()
+    for thread in list(_threads.values()):
+        thread.join(EXIT_SECONDS)

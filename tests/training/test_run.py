@@ -189,6 +189,20 @@ def test_a_run_whose_process_is_gone_is_interrupted(folder: Path) -> None:
         run.wait()
 
 
+@pytest.mark.parametrize("ending", ["run.wait()", "run.listen(lambda event: done.set() if event.type == 'step' else None); done.wait()"])
+def test_a_script_ends_well_whether_its_run_is_over_or_not(folder: Path, ending: str) -> None:
+    code = (
+        "import threading, nbtune; from tests.examples import ticket_task; done = threading.Event()\n"
+        f"run = nbtune.finetune('lora', task=ticket_task(), model={str(folder)!r}, name='last', max_steps=400, eval_steps=1000)\n"
+        f"{ending}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    run = nbtune.open("last")
+    assert run.status == ("finished" if ending == "run.wait()" else "stopped")
+    assert list((run.folder / "checkpoints").iterdir())
+
+
 def test_another_process_s_run_is_watched_and_stopped_through_its_folder(folder: Path, home: Path) -> None:
     code = (
         "import nbtune; from tests.examples import ticket_task\n"
