@@ -321,9 +321,7 @@ class FinetuneSpec(Spec):
     num_train_epochs: float = option(
         2.0, "passes over the training rows", gt=0, le=1000, slider=(0.5, 10), aliases=("epochs", "num_epochs"), group="training"
     )
-    max_steps: int | None = option(
-        None, "stop after so many optimizer steps, whatever the epochs", ge=1, slider=(1, 1000), group="training"
-    )
+    max_steps: int | None = option(None, "optimizer steps in all, whatever the epochs", ge=1, slider=(1, 1000), group="training")
     per_device_train_batch_size: int = option(
         8,
         "rows that go through the model at once",

@@ -77,7 +77,9 @@ class RunFolder:
         """
         check_name(name)
         root = home() / "runs"
-        run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{secrets.token_hex(2)}"
+        now = time.time()  # to the millisecond, so that ids sort as runs were started
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}{int(now % 1 * 1000):03d}"
+        run_id = f"{stamp}-{name}-{secrets.token_hex(2)}"
         try:
             root.mkdir(parents=True, exist_ok=True)
             ignore = home() / ".gitignore"

@@ -47,9 +47,8 @@ class Batch:
 
 
 def steps_in(num_rows: int, step_rows: int, epochs: float, max_steps: int | None) -> int:
-    """Optimizer steps of a run; the last step of an epoch may be smaller."""
-    steps = max(1, math.ceil(math.ceil(num_rows / step_rows) * epochs))
-    return min(steps, max_steps) if max_steps is not None else steps
+    """Optimizer steps of a run: `max_steps` where it is given, else by the epochs; the last step of an epoch may be smaller."""
+    return max_steps if max_steps is not None else max(1, math.ceil(math.ceil(num_rows / step_rows) * epochs))
 
 
 def rows_of_step(num_rows: int, step_rows: int, seed: int, step: int) -> list[int]:

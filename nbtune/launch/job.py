@@ -67,9 +67,9 @@ def _prepare(job: Job) -> Any:
 
     live, spec = job.live, job.spec
     live.emit(Phase(text="importing torch" if "torch" not in sys.modules else f"looking at {job.source.name}"))
-    from nbtune.models.quiet import silence
+    from nbtune.models.shared import warm_up
 
-    silence()
+    warm_up()
     counts = estimate_spec(job.method.name, spec, job.source)
     live.emit(Phase(text=f"reading the tokenizer of {job.source.name}"))
     encoder = _encoder(job)

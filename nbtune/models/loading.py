@@ -67,6 +67,9 @@ class Source:
         """The model's configuration; a few kilobytes."""
         if self.bound is not None:
             return self.bound.config
+        from nbtune.models.shared import warm_up
+
+        warm_up()
         from transformers import AutoConfig
 
         return cast("PretrainedConfig", _asked(self, lambda options: AutoConfig.from_pretrained(self.where, **options)))

@@ -15,6 +15,7 @@ _CHATTY: Final = (
     "bitsandbytes.backends.cpu.ops",  # "4-bit matmul ... falls back", at import
     "bitsandbytes.autograd._functions",  # "MatMul8bitLt: inputs will be cast", at every step
     "bitsandbytes.cextension",
+    "huggingface_hub.utils._http",  # each retry of a hub that cannot be reached
 )
 
 

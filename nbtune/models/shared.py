@@ -18,6 +18,7 @@ _bases: dict[str, Base] = {}
 _bound: dict[str, Any] = {}
 _tuned: dict[str, Base] = {}
 _loading = threading.RLock()
+_importing = threading.RLock()
 
 
 def load(model: Any, *, dtype: str | None = None, quantization: str | None = None, device: str | None = None) -> LoadedModel:
@@ -102,10 +103,13 @@ def unload() -> int:
 
 
 def warm_up() -> None:
-    """Imports what a training needs, saying nothing; meant for a thread behind the first cell."""
+    """Imports what a training needs, saying nothing; meant for a thread behind the first cell.
+
+    Whoever needs it meanwhile waits here: two threads that import transformers at once see it half done.
+    """
     from nbtune.models.quiet import quiet
 
-    with quiet():
+    with _importing, quiet():
         import peft
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -16,7 +16,7 @@ from typing import Any
 
 from jupyter_client.manager import KernelManager
 
-REPEATS = 5
+REPEATS = 3
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TASK = """%%task tickets --data demo:tickets
 prompt: |

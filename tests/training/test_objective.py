@@ -52,7 +52,9 @@ def test_a_steps_rows_depend_on_seed_and_effective_batch_alone_and_an_epoch_sees
         assert sorted(row for micro in micro_batches(per_epoch[0], lengths, size) for row in micro) == sorted(per_epoch[0])
 
 
-@pytest.mark.parametrize(("rows", "batch", "epochs", "most", "steps"), [(20, 8, 2.0, None, 6), (20, 8, 0.5, None, 2), (20, 8, 2.0, 4, 4)])
+@pytest.mark.parametrize(
+    ("rows", "batch", "epochs", "most", "steps"), [(20, 8, 2.0, None, 6), (20, 8, 0.5, None, 2), (20, 8, 2.0, 4, 4), (20, 8, 1.0, 9, 9)]
+)
 def test_the_number_of_steps_follows_rows_epochs_and_max_steps(rows: int, batch: int, epochs: float, most: int | None, steps: int) -> None:
     assert steps_in(rows, batch, epochs, most) == steps
 
