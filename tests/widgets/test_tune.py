@@ -136,6 +136,20 @@ def test_a_given_value_beyond_the_slider_widens_it_rather_than_being_cut():
     assert Form(values={"lora_dropout": 0.8}).press("Run") == {"lora_dropout": 0.8}
 
 
+def test_a_value_that_the_front_end_moves_to_its_nearest_step_was_not_changed_by_anybody():
+    form = Form((option("lora_alpha", "float", 8.0, low=1, high=256, scale="log"), DROPOUT), {"lora_dropout": 0.0123})
+    form.named("lora_alpha").value = 10**0.9
+    form.named("lora_dropout").value = 0.01
+    assert form.press("Run") == {"lora_dropout": 0.0123}
+
+
+def test_a_slider_moved_by_one_step_has_changed():
+    form = Form((option("lora_alpha", "float", 8.0, low=1, high=256, scale="log"), DROPOUT))
+    form.named("lora_alpha").value = 10**0.95
+    form.named("lora_dropout").value = 0.005
+    assert form.press("Run") == {"lora_alpha": 8.9, "lora_dropout": 0.005}
+
+
 def test_none_is_a_choice_with_a_name_and_stays_none():
     dtype = Form().named("dtype")
     assert dtype.options[0] == ("auto", None)

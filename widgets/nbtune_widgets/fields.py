@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Field", "make_field", "powers_of_two", "slider_step", "two_digits"]
 
 _WIDTH = "440px"
+LOG_STEP = 0.05
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def make_field(option: Option, value: Any) -> Field:
         "tooltip": option.meaning or option.name,
         "style": {"description_width": "200px"},
         "layout": layout,
-        "continuous_update": number,
+        "continuous_update": False,
     }
     if option.choices:
         return _choice(option, value, common)
@@ -108,13 +109,18 @@ def _number(option: Option, value: Any, common: dict[str, Any]) -> tuple[Any, Ca
     if option.scale == "log" and low > 0:
         ends = {"min": math.log10(low), "max": math.log10(high)}
         readout = ".1e" if low < 0.01 else ".2g"  # noqa: PLR2004
-        slider = ipywidgets.FloatLogSlider(value=start, base=10, step=0.05, readout_format=readout, **ends, **common)
-        return slider, lambda moved: start if moved == start else two_digits(moved)
+        slider = ipywidgets.FloatLogSlider(value=start, base=10, step=LOG_STEP, readout_format=readout, **ends, **common)
+        return slider, lambda moved: start if _is_near(math.log10(moved), math.log10(start), LOG_STEP) else two_digits(moved)
     if whole:
         return ipywidgets.IntSlider(value=int(start), min=int(low), max=int(high), **common), int
     step = slider_step(low, high)
     slider = ipywidgets.FloatSlider(value=start, min=low, max=high, step=step, readout_format=".3g", **common)
-    return slider, lambda moved: round(float(moved), 10)
+    return slider, lambda moved: start if _is_near(moved, start, step) else round(float(moved), 10)
+
+
+def _is_near(moved: float, start: float, step: float) -> bool:
+    """Whether a slider stands where it was set: the front end moves a value to the nearest step by itself, which nobody asked for."""
+    return abs(moved - start) <= step * 0.501
 
 
 def _optional_number(option: Option, value: Any, common: dict[str, Any]) -> Field:

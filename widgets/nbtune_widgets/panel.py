@@ -24,6 +24,7 @@ __all__ = ["RunPanel"]
 PUBLISH_SECONDS: Final = 0.2
 HEARTBEAT_SECONDS: Final = 4.0
 READY_SECONDS: Final = 3.0
+BUSY_SECONDS: Final = 10.0
 WIDGET_MIME: Final = "application/vnd.jupyter.widget-view+json"
 _log = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ class RunPanel:
     """Shows a run live in a notebook; without a notebook kernel it shows nothing.
 
     Events are only noted on the thread that trains. A thread of the panel folds them, sends at most five messages a second, and ends
-    with the run. Where the front end does not report within three seconds, HTML progress takes the widget's place until it does.
+    with the run. Where the front end does not report within three seconds in which the kernel could have heard it (ten while the
+    kernel is busy), HTML progress takes the widget's place until it does.
     """
 
     def __init__(self, run: RunView) -> None:
@@ -44,6 +46,7 @@ class RunPanel:
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._ready = threading.Event()
+        self._hearing_since: float | None = None
         self._widget: LivePanel | None = None
         self._handle: Any = None
         self._thread: threading.Thread | None = None
@@ -64,6 +67,7 @@ class RunPanel:
         fixed = {"id": self._run.id, "name": shown(self._run.name, 80), "method": shown(self._run.method, 60)}
         self._widget = LivePanel(self._progress, fixed, on_stop=self._stop, on_ready=self._is_ready)
         self._handle = _display(self._bundle(), display_id=f"nbtune-{self._run.id}-{time.monotonic_ns():x}")
+        self._ask_the_kernel()
         self._thread = threading.Thread(target=self._follow, args=(self._widget,), name=f"nbtune-panel-{self._run.id}", daemon=True)
         self._thread.start()
 
@@ -111,6 +115,15 @@ class RunPanel:
         self._ready.set()
         self._wake.set()
 
+    def _ask_the_kernel(self) -> None:
+        """Learn when the kernel gets to its messages: a busy one (it imports, or a blocking cell runs) cannot hear a front end."""
+
+        def hears() -> None:
+            self._hearing_since = time.monotonic()
+
+        kernel = sys.modules["IPython"].get_ipython().kernel
+        kernel.io_loop.add_callback(kernel.io_loop.call_later, 0.1, hears)
+
     def _follow(self, widget: LivePanel) -> None:
         began = time.monotonic()
         try:
@@ -121,7 +134,7 @@ class RunPanel:
                 if over or self._closing.is_set():
                     break
                 widget.publish()
-                self._fall_back(time.monotonic() - began)
+                self._fall_back(began)
                 self._closing.wait(PUBLISH_SECONDS)
         except Exception:  # noqa: BLE001  a panel that breaks must not look like a run that broke
             _log.exception("the panel of run %s broke; the run itself goes on", self._run.id)
@@ -140,16 +153,20 @@ class RunPanel:
                 self._progress.status = status
         return self._progress.over
 
-    def _fall_back(self, age: float) -> None:
+    def _fall_back(self, began: float) -> None:
         """HTML progress where no widget came up; drawn the more rarely the longer it goes on, for every drawing is kept."""
         now = time.monotonic()
         if self._ready.is_set():
             if self._html_drawn is not None:
                 self._html_drawn = None
                 self._handle.update(self._bundle(), raw=True)
-        elif age > READY_SECONDS and (self._html_drawn is None or now - self._html_drawn >= min(30.0, max(1.0, age / 60))):
+        elif self._is_mute(now, began) and (self._html_drawn is None or now - self._html_drawn >= min(30.0, max(1.0, (now - began) / 60))):
             self._html_drawn = now
             self._handle.update({"text/html": progress_html(self._run, self._progress), "text/plain": run_text(self._run)}, raw=True)
+
+    def _is_mute(self, now: float, began: float) -> bool:
+        since = self._hearing_since
+        return now - since > READY_SECONDS if since is not None else now - began > BUSY_SECONDS
 
     def _end(self, widget: LivePanel) -> None:
         self._release()
