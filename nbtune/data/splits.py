@@ -117,6 +117,9 @@ def _groups(contents: Sequence[str], groups: Sequence[int], labels: Sequence[str
 def _refuse_too_few(rows: int, groups: int, asked: Sequence[str]) -> None:
     if groups > len(asked):
         return
+    if not rows:
+        message = "every row given for train is alike to a row of the parts given beside it, so none is left to learn from"
+        raise DataError(message, hint="give other rows for train, or all rows as one table: the split keeps like rows together")
     wanted = ", ".join(("train", *asked[:-1])) + f" and {asked[-1]}" if asked else "train"
     noun = "1 row" if rows == 1 else f"{rows} rows"
     alike = f" ({groups} different)" if groups < rows else ""
