@@ -3,7 +3,7 @@
 python := .venv/bin/python
 notebook := notebooks/01_quickstart.ipynb
 # Training shares the cores with a browser and a server: threads that wait must not spin.
-export OMP_WAIT_POLICY ?= passive
+export GOMP_SPINCOUNT ?= 20000
 root_flag := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: help setup lab tour test check js format bench constraints clean

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-# Before torch is imported: its threads wait for each other by sleeping, not by spinning. A notebook's other threads, and whatever else
-# the machine does, would else cost a step two thirds of its speed.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Before torch is imported: its threads spin for microseconds while they wait for each other, then sleep. Spinning for long, as is the
+# default, takes the cores from a notebook's other threads and from whatever else runs; sleeping at once slows an idle machine.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 from nbtune import models
 from nbtune.approaches import prompt

@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("NBTUNE_CACHE", str(BUILD / "cache"))  # unpacking the packaged models takes seconds: once for all tests
     os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
     # Threads that spin while they wait make steps ten times as slow where kernel, browser and server share two cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ["HF_HOME"] = str(BUILD / "huggingface")
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -73,5 +73,7 @@ def run_folders(notebook: NotebookPage) -> list[Path]:
 
 def run_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(spec, events) of a run's folder."""
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    file = folder / "events.jsonl"
+    whole = file.read_text().rpartition("\n")[0] if file.exists() else ""  # the last line may be half written
+    events = [json.loads(line) for line in whole.splitlines()]
     return json.loads((folder / "spec.json").read_text()), events
