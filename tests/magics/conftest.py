@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +33,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     (folder / "strange.csv").write_text("text,team\nnew,legal\nodd,legal\n")
     (folder / "gaps.csv").write_text("text,team\n" + "".join(f"t{number},\n" for number in range(20)))
     (folder / "tiny").symlink_to(tiny)
+    giant, half = shutil.copytree(tiny, folder / "giant"), shutil.copytree(tiny, folder / "half")
+    config = json.loads((giant / "config.json").read_text())
+    config |= {"hidden_size": 65536, "intermediate_size": 262144, "num_hidden_layers": 96, "head_dim": 512, "num_attention_heads": 128}
+    (giant / "config.json").write_text(json.dumps(config))
+    weights = half / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     return folder
 
 

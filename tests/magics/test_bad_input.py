@@ -31,6 +31,8 @@ CASES = {
         "there is no model 'smollm2-135'",
         "did you mean 'smollm2-135m'?",
     ),
+    "no memory": ("%finetune lora --task tickets --model giant", "ModelError: model 'giant' needs about", "nf4"),
+    "an interrupted download": ("%finetune lora --task tickets --model half", "are damaged, or their download was interrupted", "again"),
     "unknown task": ("%finetune lora --task tickts --model tiny", "line 1: unknown task 'tickts'", "did you mean 'tickets'?"),
     "unknown approach": (
         "%%compare --task tickets\n- zero-shoot",
