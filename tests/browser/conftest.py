@@ -1,4 +1,4 @@
-"""One Jupyter server and one Chromium for all browser tests; a fresh page and a fresh kernel for each."""
+"""One Jupyter server for all browser tests, one Chromium a module; a fresh page and a fresh kernel for each."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The one browser."""
+    """One browser a module: while Playwright is up an event loop runs on this thread, and other tests need to run their own."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=list(CHROMIUM_ARGUMENTS))
         yield browser

@@ -108,12 +108,15 @@ def test_one_interrupt_stops_gracefully_with_a_checkpoint(kernel: Kernel) -> Non
 def test_a_second_interrupt_leaves_the_cell_at_once(kernel: Kernel) -> None:
     def twice() -> None:
         kernel.interrupt()
-        time.sleep(0.01)
+        time.sleep(0.5)
         kernel.interrupt()
 
+    slow = "import time\nfrom nbtune.training.loop import Training\nquick = Training._save\n"
+    good(kernel.run(slow + "Training._save = lambda self, step: (time.sleep(3), quick(self, step))[1]"))
     result = kernel.run(f"%finetune lora {LONG}", during=once("display_data", threading.Timer(2, twice).start, contains=PANEL), timeout=60)
     assert result.ename == "KeyboardInterrupt"
     assert result.status == "error"
+    good(kernel.run("Training._save = quick"))
     good(
         kernel.run(
             "import nbtune, time\nwhile any(run.status in ('queued', 'running') for run in nbtune.runs()): time.sleep(0.1)", timeout=60
