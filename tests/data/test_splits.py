@@ -99,7 +99,7 @@ def test_groups_bigger_than_a_part_still_leave_every_part_a_group():
         (["a"], [0], "1 row cannot be divided into train, dev and test"),
         (["a", "b"], [0, 1], "2 rows cannot"),
         (["a"] * 9, [0] * 9, r"9 rows \(1 different\) cannot"),
-        ([], [], "0 rows cannot"),
+        ([], [], "every row given for train is alike"),
     ],
 )
 def test_too_few_rows_are_refused(contents, groups, message):

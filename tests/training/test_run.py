@@ -193,7 +193,7 @@ def test_a_run_whose_process_is_gone_is_interrupted(folder: Path) -> None:
 def test_a_script_ends_well_whether_its_run_is_over_or_not(folder: Path, ending: str) -> None:
     code = (
         "import threading, nbtune; from tests.examples import ticket_task; done = threading.Event()\n"
-        f"run = nbtune.finetune('lora', task=ticket_task(), model={str(folder)!r}, name='last', max_steps=400, eval_steps=1000)\n"
+        f"run = nbtune.finetune('lora', task=ticket_task(), model={str(folder)!r}, name='last', max_steps={4 if ending == 'run.wait()' else 4000}, eval_steps=5000)\n"
         f"{ending}"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2], capture_output=True, text=True)
