@@ -2,7 +2,7 @@
 
     make bench B=quickstart_in_browser
 
-Prints the seconds of each; the pictures go to build/screenshots/. docs/panel.png is the first of them, cut to the panel.
+Prints the seconds of each; the pictures go to build/screenshots/. docs/panel.png is quickstart-panel-lab-light.png.
 """
 
 from __future__ import annotations
