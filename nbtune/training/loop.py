@@ -87,7 +87,7 @@ class Training:
                 stopping |= request["action"] == "stop"
                 yield Control(step=step, action=request["action"], values={k: v for k, v in request.items() if k not in ("time", "action")})
             last = stopping or step == self.total_steps
-            if last or step % every == 0 or step % save_every == 0:
+            if last or step == 1 or step % every == 0 or step % save_every == 0:  # the first at once: somebody waits for it
                 yield self._event(pending)
                 pending = None
             if not stopping and (last or step % every == 0):
