@@ -4,6 +4,8 @@ python := .venv/bin/python
 notebook := notebooks/01_quickstart.ipynb
 # Training shares the cores with a browser and a server: threads that wait must not spin.
 export GOMP_SPINCOUNT ?= 20000
+# Byte code is kept, whatever the shell says: each kernel and each test's process imports torch anew.
+export PYTHONDONTWRITEBYTECODE :=
 root_flag := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: help setup lab tour test check js format bench constraints clean

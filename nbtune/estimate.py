@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from nbtune.models.loading import Source
     from nbtune.spec import FinetuneSpec
 
+_counted: dict[tuple[str, str, tuple[tuple[str, str], ...]], tuple[int, int]] = {}
+
 __all__ = ["Estimate", "estimate", "estimate_spec"]
 
 
@@ -52,18 +54,29 @@ def estimate_spec(method: str, spec: FinetuneSpec, source: Source) -> Estimate:
         SpecError, ModelError: the method cannot adapt this model with these options.
     """
     from nbtune.models.device import device_of, dtype_of
+
+    get(method).requires(Facts(source.name, source.config, spec.quantization), spec)
+    trained, total = _counts(method, spec, source)
+    width = dtype_of(spec.dtype, device_of(spec.device)).itemsize
+    return Estimate(trained, total, _peak_bytes(source.config, spec, trained, total, width))
+
+
+def _counts(method: str, spec: FinetuneSpec, source: Source) -> tuple[int, int]:
+    """(trained, in all), counted once for the same files and the same options of the method."""
     from nbtune.models.loading import LoadedModel
     from nbtune.models.skeleton import skeleton
 
-    chosen = get(method)
-    chosen.requires(Facts(source.name, source.config, spec.quantization), spec)
-    bare = skeleton(source)
-    base = Base(LoadedModel(bare, cast("Any", None), source.config, source.name))
-    chosen.attach(base, spec, "estimate")
+    options = tuple((item.name, repr(getattr(spec, item.name))) for item in spec.options() if item.group == "method")
+    key = (source.key, method, options)
+    if key in _counted:
+        return _counted[key]
+    base = Base(LoadedModel(skeleton(source), cast("Any", None), source.config, source.name))
+    get(method).attach(base, spec, "estimate")
     trained = sum(parameter.numel() for parameter in base.trained("estimate").values())
     total = sum(parameter.numel() for parameter in base.model.parameters())
-    width = dtype_of(spec.dtype, device_of(spec.device)).itemsize
-    return Estimate(trained, total, _peak_bytes(source.config, spec, trained, total, width))
+    if source.bound is None:  # an object's key is its id, which another may have one day
+        _counted[key] = trained, total
+    return trained, total
 
 
 def _peak_bytes(config: PretrainedConfig, spec: FinetuneSpec, trained: int, total: int, width: int) -> int:

@@ -8,7 +8,7 @@ from nbtune.errors import SpecError
 from nbtune.events import Queued
 from nbtune.launch.job import Job, run_job
 from nbtune.launch.live import Live
-from nbtune.launch.thread import Work, submit
+from nbtune.launch.thread import Work, submit, waiting
 from nbtune.methods import get
 from nbtune.models.catalogue import DEFAULT_DECODER
 from nbtune.run import Run
@@ -61,15 +61,12 @@ def finetune(
         {**values, "task": task.name, "model": source.path or source.name, "name": name or f"{task.name}_{chosen.name}".replace("-", "_")}
     )
     folder = RunFolder.create(str(spec.name), {"method": chosen.name, **spec.model_dump(mode="json", exclude={"name"})})
-    try:
-        task.save(folder.path)
-    except BaseException:
-        folder.discard()
-        raise
     live = Live(folder)
     run = Run(folder, task)
     job = Job(live, chosen, spec, task, source)
     device = spec.device or "best"
+    if waiting(device):  # perhaps for hours: what it is to learn is kept now, and else by its thread
+        task.save(folder.path)
     ahead = submit(device, Work(folder.id, lambda: run_job(job), run.stop))
     if ahead:
         live.emit(Queued(ahead=ahead))

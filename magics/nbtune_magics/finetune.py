@@ -12,7 +12,6 @@ from nbtune_magics.notice import Report, with_progress
 from nbtune_magics.output import bind, in_notebook, say
 from nbtune_magics.said import Said, no_more_words, said_of_task
 from nbtune_magics.steps import in_thread
-from nbtune_magics.warmup import warmed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +27,7 @@ def _run(call: Call) -> Steps[Any]:
     call = no_more_words(call, 1, "one method a cell; flags are written --key value")
     _refuse_a_list(call)
     chosen, task = said_of_task(call, method.spec)
-    run, notice = yield from with_progress(_start(method.name, task, chosen), f"{method.name} on {task.name}: importing torch")
+    run, notice = yield from with_progress(_start(method.name, task, chosen), f"{method.name} on {task.name}: starting")
     notice.replace()
     from nbtune_widgets.panel import RunPanel
 
@@ -52,8 +51,6 @@ def _start(method: str, task: Task, chosen: Said) -> Callable[[Report], Run]:
     def start(report: Report) -> Run:
         import nbtune
 
-        warmed()
-        report(f"{method} on {task.name}: starting")
         run = nbtune.finetune(method, task=task, **chosen.given)
         try:
             report(f"{method} on {task.name}: started")
@@ -105,7 +102,8 @@ def _interrupted(run: Run) -> Callable[[int], None]:
         run.stop()
         if count > 1:
             raise KeyboardInterrupt
-        say(f"{run.name}: stopping after this step, with a checkpoint; interrupt again to leave the cell at once")
+        when = "after this step, with a checkpoint" if any(event.type == "step" for event in run.events()) else "before it begins"
+        say(f"{run.name}: stopping {when}; interrupt again to leave the cell at once")
 
     return stop
 

@@ -14,7 +14,6 @@ from nbtune_magics.line import Word, split_line
 from nbtune_magics.magic import AS, Call, Magic
 from nbtune_magics.output import Place, show, variable
 from nbtune_magics.said import no_more_words, said_of_task
-from nbtune_magics.warmup import warmed
 
 if TYPE_CHECKING:
     from nbtune import Task
@@ -65,7 +64,6 @@ def _count(method: str, chosen: Said) -> Callable[[Values], str]:
     def count(values: Values) -> str:
         import nbtune
 
-        warmed()
         model = {"model": chosen.given["model"]} if "model" in chosen.given else {}
         found = nbtune.estimate(method, **model, **values)
         share = found.trainable_parameters / max(1, found.total_parameters)
@@ -79,7 +77,6 @@ def _on_run(method: str, task: Task, chosen: Said, place: Place, call: Call) -> 
         import nbtune
         from nbtune_widgets.panel import RunPanel
 
-        warmed()
         kept = {key: chosen.given[key] for key in ("model", "name") if key in chosen.given}
         started = nbtune.finetune(method, task=task, **kept, **values)
         with place.here():

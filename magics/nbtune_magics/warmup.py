@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import threading
 import time
 from typing import Final
@@ -11,6 +12,9 @@ __all__ = ["warm_up", "warmed"]
 
 REPLY_FIRST: Final = 0.25
 """Seconds before the imports begin: they hold the interpreter, and the cell that loads us should be seen to end."""
+
+FIRST: Final = ("nbtune_widgets._live", "nbtune_widgets.panel", "pandas", "pyarrow.parquet")
+"""What a first cell shows itself with and keeps its rows with; then what trains."""
 
 _threads: list[threading.Thread] = []
 
@@ -34,6 +38,8 @@ def warmed() -> None:
 def _import() -> None:
     time.sleep(REPLY_FIRST)
     with contextlib.suppress(Exception):
+        for module in FIRST:
+            importlib.import_module(module)
         from nbtune import models
 
         models.warm_up()

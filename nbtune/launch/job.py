@@ -37,18 +37,23 @@ class Job:
     source: Source
 
 
+class _StoppedEarlyError(Exception):
+    """The run was stopped before its first step: there is nothing to keep."""
+
+
 def run_job(job: Job) -> None:
     """Executes a job to its end, whatever that is; never raises. A run that fails before it began leaves nothing behind."""
     live = job.live
     began = False
     try:
-        if any(request["action"] == "stop" for request in Controls(live.folder.path / "control.jsonl").new()):
-            live.emit(Stopped(step=0, summary={}))
-            return
+        if not (live.folder.path / "task.json").exists():
+            job.task.save(live.folder.path)
         training = _prepare(job)
         began = True
         for event in training.events():
             live.emit(event)
+    except _StoppedEarlyError:
+        live.emit(Stopped(step=0, summary={}))
     except BaseException as error:  # noqa: BLE001  it is handed to whoever waits for the run
         live.error = _as_ours(error)
         _tell_failure(job, error)
@@ -66,18 +71,18 @@ def _prepare(job: Job) -> Any:
     from nbtune.training.loop import Training
 
     live, spec = job.live, job.spec
-    live.emit(Phase(text="importing torch" if "torch" not in sys.modules else f"looking at {job.source.name}"))
+    _phase(job, "importing torch" if "torch" not in sys.modules else f"looking at {job.source.name}")
     from nbtune.models.shared import warm_up
 
     warm_up()
     counts = estimate_spec(job.method.name, spec, job.source)
-    live.emit(Phase(text=f"reading the tokenizer of {job.source.name}"))
+    _phase(job, f"reading the tokenizer of {job.source.name}")
     encoder = _encoder(job)
     rows = _encode(job, encoder)
-    live.emit(Phase(text=f"loading {job.source.name}" + (f" as {spec.quantization}" if spec.quantization else "")))
+    _phase(job, f"loading {job.source.name}" + (f" as {spec.quantization}" if spec.quantization else ""))
     base = _load(job)
     packed = _packed(spec, can_pack(base.config))
-    live.emit(Phase(text=f"attaching {job.method.name}"))
+    _phase(job, f"attaching {job.method.name}")
     job.method.attach(base, spec, live.folder.id)
     _keep(live.folder.id, base)
     live.folder.write_json("environment.json", _environment(base))
@@ -93,6 +98,13 @@ def _prepare(job: Job) -> Any:
         packed=packed,
         total_parameters=counts.total_parameters,
     )
+
+
+def _phase(job: Job, text: str) -> None:
+    """Tells what goes on, unless it is not wanted any more."""
+    if any(request["action"] == "stop" for request in Controls(job.live.folder.path / "control.jsonl").new()):
+        raise _StoppedEarlyError
+    job.live.emit(Phase(text=text))
 
 
 def _encoder(job: Job) -> Encoder:

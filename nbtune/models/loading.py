@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedModel", "Source", "load_weights", "refuse_encoder", "source_of"]
 
+_tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+"""Read once for the same files: a quarter of a second each."""
 _ENCODERS: Final = frozenset({"albert", "bert", "camembert", "deberta-v2", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta"})
 
 
@@ -55,11 +57,10 @@ class Source:
 
     @property
     def key(self) -> str:
-        """Names the same weights in the cache of shared bases; a folder is known by its path and its config's time."""
+        """Names the same weights in the cache of shared bases; a folder is known by its path and the time of its newest JSON file."""
         if self.bound is not None:
             return f"object:{id(self.bound.model)}"
-        config = Path(self.where) / "config.json"
-        stamp = config.stat().st_mtime_ns if self.local and config.exists() else ""
+        stamp = max((file.stat().st_mtime_ns for file in Path(self.where).glob("*.json")), default="") if self.local else ""
         return f"{self.where}@{stamp}"
 
     @cached_property
@@ -79,12 +80,14 @@ class Source:
         """Its tokenizer, with a padding token."""
         if self.bound is not None:
             return self.bound.tokenizer
-        from transformers import AutoTokenizer
+        if self.key not in _tokenizers:
+            from transformers import AutoTokenizer
 
-        tokenizer = _asked(self, lambda options: AutoTokenizer.from_pretrained(self.where, **options))
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        return cast("PreTrainedTokenizerBase", tokenizer)
+            tokenizer = _asked(self, lambda options: AutoTokenizer.from_pretrained(self.where, **options))
+            if tokenizer.pad_token_id is None:
+                tokenizer.pad_token = tokenizer.eos_token
+            _tokenizers[self.key] = cast("PreTrainedTokenizerBase", tokenizer)
+        return _tokenizers[self.key]
 
 
 def source_of(model: Any) -> Source:

@@ -124,18 +124,18 @@ def test_a_second_interrupt_leaves_the_cell_at_once(kernel: Kernel) -> None:
     )
 
 
-def test_a_cell_left_while_it_starts_leaves_no_run_behind(workplace: Path) -> None:
+def test_a_run_interrupted_while_torch_is_imported_never_begins(workplace: Path) -> None:
     fresh = Kernel(workplace)
     try:
         good(fresh.run("%load_ext nbtune\n%task fresh --data rows.csv --prompt '{{ text }}' --completion ' {{ team }}'"))
-        before = len(list(workplace.glob(".nbtune/runs/*")))
-        result = fresh.run(
-            "%finetune lora --task fresh --model tiny --num_train_epochs 1000",
-            during=once("display_data", fresh.interrupt, contains="importing torch"),
+        result = good(
+            fresh.run(
+                "%finetune lora --task fresh --model tiny --num_train_epochs 1000 --as early",
+                during=once("display_data", fresh.interrupt, contains="widget-view"),
+            )
         )
-        assert result.ename == "KeyboardInterrupt"
-        good(fresh.run("from nbtune_magics.warmup import warmed\nwarmed()\nimport time; time.sleep(0.5)"))
-        assert len(list(workplace.glob(".nbtune/runs/*"))) == before
+        assert "stopping before it begins" in result.text
+        assert fresh.value("early.status, len(early.history)") == "('stopped', 0)"
     finally:
         fresh.close()
 

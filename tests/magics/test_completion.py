@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
@@ -82,13 +83,12 @@ def test_what_is_not_ours_is_left_to_ipython(cell: str) -> None:
 
 
 def test_variables_and_files_are_offered_as_data(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    pandas = pytest.importorskip("pandas")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.csv").write_text("a\n1\n")
     (tmp_path / "notes.md").write_text("")
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "deep.jsonl").write_text("")
-    variables = {"df": pandas.DataFrame({"a": [1]}), "_df": pandas.DataFrame(), "n": 3}
+    variables = {"df": pd.DataFrame({"a": [1]}), "_df": pd.DataFrame(), "n": 3}
     assert at("%%task t --data ‸", variables) == ("df", "more/", "rows.csv")
     assert at("%%task t\ndata: more/‸", variables) == ("more/deep.jsonl",)
 
