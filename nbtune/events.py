@@ -21,6 +21,7 @@ __all__ = [
     "Note",
     "Phase",
     "Queued",
+    "Resumed",
     "Sample",
     "Started",
     "Step",
@@ -72,8 +73,20 @@ class Started(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resumed(Event):
+    """Training goes on after `step` (0: from the beginning), from that step's checkpoint; what was told of later steps is done again."""
+
+    type: ClassVar[str] = "resumed"
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step(Event):
-    """One optimizer step: `loss` is nats a trained token, `seconds` since the first step began, `num_tokens` real tokens so far."""
+    """One optimizer step: `loss` is nats a trained token, `seconds` of training so far, `num_tokens` real tokens so far.
+
+    `fill` is the part of the batches that is real tokens, `skipped` tells of an update left out because the gradient was not finite.
+    The step's own seconds are split into those of making the batch, forward, backward and the optimizer.
+    """
 
     type: ClassVar[str] = "step"
     step: int
@@ -85,11 +98,20 @@ class Step(Event):
     seconds: float
     tokens_per_second: float
     memory_bytes: int
+    fill: float = 1.0
+    skipped: bool = False
+    data_seconds: float = 0.0
+    forward_seconds: float = 0.0
+    backward_seconds: float = 0.0
+    optimizer_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Event):
-    """Dev loss (nats a trained token) and the task's metric at a step; `metrics` holds {name: value}."""
+    """Dev loss (nats a trained token) and the task's metric at a step; `metrics` holds {name: value}.
+
+    `best`: no look before was better. `train_loss` is the mean over the trained tokens since the look before (NaN: not known).
+    """
 
     type: ClassVar[str] = "evaluation"
     step: int
@@ -98,6 +120,8 @@ class Evaluation(Event):
     metrics: dict[str, float]
     num_rows: int
     seconds: float
+    best: bool = False
+    train_loss: float = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +147,16 @@ class Checkpoint(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Control(Event):
-    """A control took effect at a step boundary: "stop", "set", "save" ..."""
+    """A control took effect after `step`: "stop", "pause", "resume", "set", "checkpoint", "evaluate", "sample".
+
+    `position` is how far control.jsonl was read, so that a resumed run does not obey twice.
+    """
 
     type: ClassVar[str] = "control"
     step: int
     action: str
     values: dict[str, Any] = field(default_factory=dict)
+    position: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

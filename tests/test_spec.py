@@ -8,7 +8,7 @@ from nbtune.spec import CompareSpec, FinetuneSpec, TaskSpec
 
 
 def test_all_problems_come_together_in_the_order_of_their_lines() -> None:
-    said = {"lr": -1, "learning_rat": 3, "epochs": "many", "quantization": "nf5", "gradient_checkpointing": 1, "r": 0}
+    said = {"lr": -1, "learning_rat": 3, "epochs": "many", "quantization": "nf5", "load_best_model_at_end": 1, "r": 0}
     lines = {key: number for number, key in enumerate(said, start=2)}
     with pytest.raises(SpecError) as error:
         LoraSpec.build(said, lines)
@@ -19,7 +19,7 @@ def test_all_problems_come_together_in_the_order_of_their_lines() -> None:
         "line 3: unknown option 'learning_rat' → did you mean 'learning_rate'?",
         "line 4: num_train_epochs must be a number, not 'many'",
         "line 5: quantization cannot be 'nf5' → did you mean 'nf4'?",
-        "line 6: gradient_checkpointing must be true or false, not 1",
+        "line 6: load_best_model_at_end must be true or false, not 1",
         "line 7: r must be at least 1, not 0",
     ):
         assert expected in text

@@ -12,15 +12,20 @@ __all__ = ["warm_up", "warmed"]
 
 REPLY_FIRST: Final = 0.25
 """Seconds before the imports begin: they hold the interpreter, and the cell that loads us should be seen to end."""
+MODULES: Final = (
+    *("nbtune_widgets._live", "nbtune_widgets.panel", "pandas", "pyarrow.parquet"),
+    *("torch", "torch._dynamo", "bitsandbytes", "accelerate", "scipy.stats", "sklearn.metrics"),
+)
+"""What a first cell shows itself with and keeps its rows with; then what the libraries that train are built on.
 
-FIRST: Final = ("nbtune_widgets._live", "nbtune_widgets.panel", "pandas", "pyarrow.parquet")
-"""What a first cell shows itself with and keeps its rows with; then what trains."""
+Not transformers: while one thread imports it, an `import` of the user's own in another finds it half made and fails.
+"""
 
 _threads: list[threading.Thread] = []
 
 
 def warm_up() -> None:
-    """Starts the imports of torch, transformers and peft in a daemon thread, once; it prints nothing and fails silently.
+    """Starts those imports in a daemon thread, once; it prints nothing and fails silently.
 
     What fails here fails again, with its reason, where it is needed.
     """
@@ -30,16 +35,16 @@ def warm_up() -> None:
 
 
 def warmed() -> None:
-    """Waits until the imports are done: transformers imported by two threads at once can be seen half made (cyclic imports)."""
+    """Waits until the imports are done."""
     for thread in _threads:
         thread.join()
 
 
 def _import() -> None:
-    time.sleep(REPLY_FIRST)
-    with contextlib.suppress(Exception):
-        for module in FIRST:
-            importlib.import_module(module)
-        from nbtune import models
+    from nbtune.models.quiet import silence_imports
 
-        models.warm_up()
+    time.sleep(REPLY_FIRST)
+    silence_imports()
+    for module in MODULES:
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)

@@ -47,6 +47,9 @@ class LoraSpec(FinetuneSpec):
         None, "numbers of the blocks that get one; left out: all"
     )
     use_rslora: bool = option(False, "scale by lora_alpha / sqrt(r) (https://arxiv.org/abs/2312.03732)")
+    loraplus_lr_ratio: float | None = option(
+        None, "the learning rate of B as a multiple of A's (LoRA+, https://arxiv.org/abs/2402.12354)", ge=1, le=100, slider=(1, 32)
+    )
     bias: Literal["none", "all", "lora_only"] = option("none", "biases that are trained too")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-__all__ = ["quiet", "silence"]
+__all__ = ["quiet", "silence", "silence_imports"]
 
 _CHATTY: Final = (
     "bitsandbytes.backends.cpu.ops",  # "4-bit matmul ... falls back", at import
@@ -19,16 +19,18 @@ _CHATTY: Final = (
 )
 
 
-def silence() -> None:
-    """For the life of the process: what speaks at import or at every step, and progress bars of loading.
-
-    Progress bars would leave malformed `metadata.widgets` in a saved notebook.
-    """
+def silence_imports() -> None:
+    """For the life of the process: what speaks at import or at every step; imports nothing itself."""
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft asks transformers for it
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def silence() -> None:
+    """The same, and transformers' progress bars, which would leave malformed `metadata.widgets` in a saved notebook."""
+    silence_imports()
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()

@@ -52,8 +52,8 @@ def test_what_is_opened_and_not_closed_is_refused(text: str) -> None:
         ("--lora-r=16", "r", 16),
         ("--learning-rate 2e-4", "learning_rate", 2e-4),
         ("--lr=1e-3", "learning_rate", 1e-3),
-        ("--gradient_checkpointing", "gradient_checkpointing", True),
-        ("--gradient_checkpointing false", "gradient_checkpointing", False),
+        ("--load_best_model_at_end", "load_best_model_at_end", True),
+        ("--load_best_model_at_end false", "load_best_model_at_end", False),
         ("--packing", "packing", True),
         ("--packing auto", "packing", "auto"),
         ("--quantization nf4", "quantization", "nf4"),
@@ -74,9 +74,9 @@ def test_a_flags_value_is_read_by_what_the_option_is(text: str, name: str, value
 
 
 def test_a_switch_takes_no_word_that_is_not_its_own() -> None:
-    line = read_line("--background lora --gradient_checkpointing more", LORA)
+    line = read_line("--background lora --load_best_model_at_end more", LORA)
     assert line.words == ("lora", "more")
-    assert line.values == {"background": True, "gradient_checkpointing": True}
+    assert line.values == {"background": True, "load_best_model_at_end": True}
 
 
 @pytest.mark.parametrize(

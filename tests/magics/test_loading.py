@@ -41,7 +41,8 @@ nbtune_magics.warmup.REPLY_FIRST = 0
 nbtune_magics.warmup.warm_up()
 nbtune_magics.warmup.warmed()
 import sys
-assert "peft" in sys.modules
+assert "bitsandbytes" in sys.modules
+assert "transformers" not in sys.modules
 """
 
 
@@ -61,3 +62,19 @@ def test_completion_and_help_need_no_torch() -> None:
 
 def test_the_warm_up_says_nothing() -> None:
     assert output(QUIET) == ("", "")
+
+
+BESIDE = """
+import nbtune_magics.warmup, time
+nbtune_magics.warmup.REPLY_FIRST = 0
+nbtune_magics.warmup.warm_up()
+time.sleep({pause})
+from transformers import LlamaConfig
+import peft
+print(LlamaConfig().model_type)
+"""
+
+
+@pytest.mark.parametrize("pause", [0, 0.3, 1.0])
+def test_imports_of_the_user_s_own_meanwhile_are_whole(pause: float) -> None:
+    assert output(BESIDE.format(pause=pause)) == ("llama\n", "")
