@@ -68,7 +68,7 @@ def is_number(text: str) -> bool:
 
 def run_folders(notebook: NotebookPage) -> list[Path]:
     """The runs beside the notebook, the oldest first."""
-    return sorted((notebook.path.parent / ".nbtune" / "runs").glob("*"))
+    return sorted(spec.parent for spec in (notebook.path.parent / ".nbtune" / "runs").glob("*/spec.json"))
 
 
 def run_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
