@@ -118,6 +118,78 @@ class Run:
         if not self._is_over():
             self._folder.control("stop")
 
+    def pause(self) -> None:
+        """Asks the run to stand still after its step, the model and the optimizer where they are; returns at once.
+
+        Raises:
+            RunError: it is over.
+        """
+        self._ask("pause")
+
+    def resume(self, model: Any = None) -> Self:
+        """Lets a paused run go on; one that was stopped, failed or was interrupted goes on from its last checkpoint. Returns at once.
+
+        The result is bit for bit that of a run that was never stopped, on the same device and packages.
+
+        Args:
+            model: the model again, where the run's was an object of a notebook that is gone.
+
+        Raises:
+            RunError: it is finished, or another process has it.
+        """
+        if not self._is_over():
+            self._ask("resume")
+            return self
+        from nbtune.start import resume_run
+
+        resume_run(self._folder, self.task, model)
+        return self
+
+    def set(self, **settings: Any) -> None:
+        """Asks for other settings from the next step on; returns at once.
+
+        Args:
+            **settings: learning_rate (the peak; its course goes on), max_grad_norm, eval_steps, sample_steps, save_steps.
+
+        Raises:
+            SpecError: a setting that cannot be changed, is unknown, or out of range.
+            RunError: the run is over.
+        """
+        from nbtune.start import spec_of
+        from nbtune.training.controls import check_settings
+
+        self._ask("set", **check_settings(spec_of(self._folder), settings))
+
+    def evaluate(self) -> None:
+        """Asks for a look at dev after this step; RunError where the run is over."""
+        self._ask("evaluate")
+
+    def sample(self) -> None:
+        """Asks for sample answers after this step; RunError where the run is over."""
+        self._ask("sample")
+
+    def checkpoint(self) -> None:
+        """Asks for a checkpoint after this step; RunError where the run is over."""
+        self._ask("checkpoint")
+
+    def fork(self, step: int | None = None, *, name: str | None = None, **changes: Any) -> Run:
+        """A new run that goes on from this one's checkpoint of `step` (left out: the newest), with other options.
+
+        Unchanged, it repeats the rest of this run bit for bit. What differs is told as a note.
+
+        Raises:
+            RunError: there is no checkpoint of that step.
+            SpecError: an unknown option, or one that makes another model of it (the method's own, model, quantization, optim).
+        """
+        from nbtune.start import fork_run
+
+        return fork_run(self._folder, self.task, step, name, changes)
+
+    def _ask(self, action: str, **values: Any) -> None:
+        if self._is_over():
+            raise RunError(f"run {self.name} is {self.status}, not running", hint="run.resume() goes on, run.fork() tries something else")
+        self._folder.control(action, **values)
+
     def wait(self, timeout: float | None = None) -> Self:
         """Waits until the run is over.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from nbtune.errors import SpecError
-from nbtune.events import Queued
+from nbtune.errors import Problem, RunError, SpecError
+from nbtune.events import Evaluation, Note, Queued, Step
 from nbtune.launch.job import Job, run_job
 from nbtune.launch.live import Live
 from nbtune.launch.thread import Work, submit, waiting
@@ -13,11 +16,17 @@ from nbtune.methods import get
 from nbtune.models.catalogue import DEFAULT_DECODER
 from nbtune.run import Run
 from nbtune.store import RunFolder
+from nbtune.training.checkpoints import read_state
 
 if TYPE_CHECKING:
+    from nbtune.models.loading import Source
+    from nbtune.spec import FinetuneSpec
     from nbtune.task import Task
 
-__all__ = ["finetune"]
+__all__ = ["finetune", "fork_run", "resume_run", "spec_of"]
+
+_FIXED: Final = frozenset({"task", "model", "quantization", "dtype", "optim", "objective"})
+"""Options beside the method's own that a fork cannot change: they decide what the checkpoint's tensors are."""
 
 
 def finetune(
@@ -60,14 +69,126 @@ def finetune(
     spec = chosen.spec.build(
         {**values, "task": task.name, "model": source.path or source.name, "name": name or f"{task.name}_{chosen.name}".replace("-", "_")}
     )
-    folder = RunFolder.create(str(spec.name), {"method": chosen.name, **spec.model_dump(mode="json", exclude={"name"})})
+    folder = RunFolder.create(
+        str(spec.name), {"method": chosen.name, **spec.model_dump(mode="json", exclude={"name"}), "bound": source.bound is not None}
+    )
     live = Live(folder)
     run = Run(folder, task)
     job = Job(live, chosen, spec, task, source)
-    device = spec.device or "best"
-    if waiting(device):  # perhaps for hours: what it is to learn is kept now, and else by its thread
-        task.save(folder.path)
-    ahead = submit(device, Work(folder.id, lambda: run_job(job), run.stop))
-    if ahead:
-        live.emit(Queued(ahead=ahead))
+    _submit(job, run)
     return run
+
+
+def spec_of(folder: RunFolder) -> FinetuneSpec:
+    """The spec that a run was started with."""
+    said = folder.spec
+    known = get(said["method"]).spec
+    return known.build({key: value for key, value in said.items() if key in known.model_fields})
+
+
+def resume_run(folder: RunFolder, task: Task, model: Any = None) -> None:
+    """Starts a run's training again from its last checkpoint; see `Run.resume`.
+
+    Raises:
+        RunError: it is finished, another process has it, or its model was an object that is not given again.
+    """
+    status = folder.status()
+    if status == "finished":
+        raise RunError(f"run {folder.name} is finished", hint="run.fork(num_train_epochs=...) goes on from it")
+    source = _source_again(folder, model)
+    folder.take()
+    try:
+        spec = spec_of(folder)
+        live = Live(folder)
+    except BaseException:
+        folder.release()
+        raise
+    _submit(Job(live, get(folder.spec["method"]), spec, task, source, again=True), Run(folder, task))
+
+
+def fork_run(folder: RunFolder, task: Task, step: int | None, name: str | None, changes: dict[str, Any]) -> Run:
+    """See `Run.fork`."""
+    checkpoint = _checkpoint_at(folder, step)
+    at = read_state(checkpoint)["step"]
+    method, before = get(folder.spec["method"]), spec_of(folder)
+    settings = {key: value for key, value in read_state(checkpoint)["settings"].items() if key not in changes}
+    values = {key: value for key, value in before.model_dump(mode="python").items() if value is not None and key != "name"}
+    names = method.spec.names()
+    given = {names.get(key.replace("-", "_"), key): value for key, value in changes.items()}
+    spec = method.spec.build({**values, **settings, **given, "name": name or f"{folder.name[:58]}_fork"})
+    moved = _differing(before, spec)
+    source = _source_again(folder, None)
+    said = {"method": method.name, **spec.model_dump(mode="json", exclude={"name"}), "parent": folder.id, "parent_step": at}
+    child = RunFolder.create(str(spec.name), said)
+    try:
+        _copy_run(folder, child, checkpoint, at, settings)
+    except OSError as error:
+        child.discard()
+        raise RunError(f"the fork could not be written: {error.strerror or error}", hint="free some disk space") from error
+    live = Live(child)
+    differing = ", ".join(f"{key} {old} → {new}" for key, (old, new) in moved.items()) or "nothing differs"
+    live.emit(Note(level="info", text=f"forked from {folder.name} after step {at}: {differing}"))
+    run = Run(child, task)
+    _submit(Job(live, method, spec, task, source, again=True), run)
+    return run
+
+
+def _differing(before: FinetuneSpec, spec: FinetuneSpec) -> dict[str, tuple[Any, Any]]:
+    """{option: (as it was, as it is)}.
+
+    Raises:
+        SpecError: one of them decides what is trained.
+    """
+    pairs = {key: (getattr(before, key), getattr(spec, key)) for key in type(spec).model_fields if key != "name"}
+    moved = {key: (old, new) for key, (old, new) in pairs.items() if old != new}
+    fixed = {item.name for item in spec.options() if item.group == "method"} | _FIXED
+    refused = [
+        Problem(f"{key} cannot differ in a fork: the checkpoint was trained with {moved[key][0]!r}", "start a new run")
+        for key in sorted(fixed & set(moved))
+    ]
+    if refused:
+        raise SpecError.of(refused)
+    return moved
+
+
+def _checkpoint_at(folder: RunFolder, step: int | None) -> Path:
+    found = folder.checkpoints()
+    if step is None and found:
+        return found[-1]
+    chosen = [path for path in found if path.name == f"step-{step or 0:06d}"]
+    if not chosen:
+        there = ", ".join(str(int(path.name.removeprefix("step-"))) for path in found) or "none"
+        message = f"run {folder.name} has no checkpoint of step {step}" if step is not None else f"run {folder.name} has no checkpoint"
+        raise RunError(message, hint=f"there are: {there}; save_steps and save_total_limit keep more, run.checkpoint() makes one")
+    return chosen[0]
+
+
+def _copy_run(folder: RunFolder, child: RunFolder, checkpoint: Path, step: int, settings: dict[str, Any]) -> None:
+    """Rows, task, the checkpoint, and the curves up to it."""
+    for file in ("data.parquet", "task.json"):
+        shutil.copyfile(folder.path / file, child.path / file)
+    target = child.path / "checkpoints" / checkpoint.name
+    shutil.copytree(checkpoint, target)
+    state = {**read_state(checkpoint), "settings": settings}
+    (target / "state.json").write_text(json.dumps(state))
+    for event in folder.events():
+        if isinstance(event, Step | Evaluation) and event.step <= step:
+            child.append(event)
+
+
+def _source_again(folder: RunFolder, model: Any) -> Source:
+    from nbtune.models.loading import source_of
+
+    if model is None and folder.spec.get("bound"):
+        raise RunError(f"the model of run {folder.name} was an object of a notebook", hint="give it again: run.resume(model=...)")
+    return source_of(model if model is not None else folder.spec["model"])
+
+
+def _submit(job: Job, run: Run) -> None:
+    """Puts the job in its device's queue."""
+    device = job.spec.device or "best"
+    if waiting(device):  # perhaps for hours: what it is to learn is kept now, and else by its thread
+        job.task.save(run.folder)
+    ahead = submit(device, Work(run.id, lambda: run_job(job), run.stop))
+    if ahead:
+        job.live.emit(Queued(ahead=ahead))

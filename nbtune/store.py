@@ -17,12 +17,19 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from nbtune.errors import RunError, did_you_mean
-from nbtune.events import Event, parse_event
+from nbtune.events import Control, Event, parse_event
 
 __all__ = ["RunFolder", "Status", "find_run", "home", "run_folders"]
 
 Status = Literal["queued", "running", "paused", "finished", "stopped", "failed", "interrupted"]
 _ENDS: Final = ("finished", "stopped", "failed")
+_STATUS: Final = {
+    **{end: end for end in _ENDS},
+    "queued": "queued",
+    "pause": "paused",
+    **dict.fromkeys(("phase", "started", "resumed", "step", "resume"), "running"),
+}
+"""{an event's type or a control's action: the status after it}."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -65,6 +72,7 @@ class RunFolder:
         self._guard = threading.Lock()
         self._events: list[Event] = []
         self._offset = 0
+        self._unwritten = b""
         self._lock: Any = None
         self._spec: dict[str, Any] | None = None
 
@@ -125,28 +133,34 @@ class RunFolder:
         part.replace(self.path / file)
 
     def append(self, event: Event) -> None:
-        """Appends an event; on disk before anybody is told."""
-        line = (event.to_json() + "\n").encode()
-        with self._guard, (self.path / "events.jsonl").open("ab") as file:
-            file.write(line)
+        """Appends an event; on disk before anybody is told.
 
-    def remember(self, event: Event) -> None:
-        """Keeps an event that could not be written, for this process alone."""
-        self._events.append(event)
+        Raises:
+            OSError: the disk is full. The event is kept, known to this process, and written with the next one that can be.
+        """
+        with self._guard:
+            self._unwritten += (event.to_json() + "\n").encode()
+            self._write_events()
+
+    def _write_events(self) -> None:
+        path = self.path / "events.jsonl"
+        torn = path.exists() and not _ends_whole(path)
+        with path.open("ab") as file:
+            file.write((b"\n" if torn else b"") + self._unwritten)
+        self._unwritten = b""
 
     def events(self) -> list[Event]:
         """All events so far; only what is new is read. A line torn by a power loss is left out."""
         with self._guard:
             path = self.path / "events.jsonl"
-            if not path.exists():
-                return list(self._events)
-            with path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-            whole = data[: data.rfind(b"\n") + 1]
-            self._offset += len(whole)
-            self._events.extend(_parsed(whole))
-            return list(self._events)
+            if path.exists():
+                with path.open("rb") as file:
+                    file.seek(self._offset)
+                    data = file.read()
+                whole = data[: data.rfind(b"\n") + 1]
+                self._offset += len(whole)
+                self._events.extend(_parsed(whole))
+            return [*self._events, *_parsed(self._unwritten)]
 
     def control(self, action: str, **values: Any) -> None:
         """Asks the loop for something; it looks at each step boundary, in whatever process it runs."""
@@ -194,13 +208,10 @@ class RunFolder:
 
     def status(self) -> Status:
         """Told from the events, and from whether the owner lives."""
-        kinds = [event.type for event in self.events()]
-        for kind in reversed(kinds):
-            if kind in _ENDS:
-                return cast("Status", kind)
-        if not self.is_owned():
-            return "interrupted"
-        return "queued" if not kinds or kinds[-1] == "queued" else "running"
+        known = next((status for event in reversed(self.events()) if (status := _status_after(event)) is not None), None)
+        if known in _ENDS:
+            return cast("Status", known)
+        return (known or "queued") if self.is_owned() else "interrupted"
 
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, the oldest first."""
@@ -228,6 +239,21 @@ def check_name(name: str) -> str:
         message = f"{name!r} cannot be a name"
         raise RunError(message, hint="use up to 64 letters, digits, _ and -, beginning with a letter or digit")
     return name
+
+
+def _status_after(event: Event) -> Status | None:
+    """The status that a run has after `event`; None where it says nothing about that."""
+    kind = event.action if isinstance(event, Control) else event.type
+    return cast("Status | None", _STATUS.get(kind))
+
+
+def _ends_whole(path: Path) -> bool:
+    """Whether a file's last line ends; it does not after a power loss or on a disk that was full."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 def _parsed(data: bytes) -> Iterator[Event]:

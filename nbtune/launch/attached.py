@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbtune.errors import RunError
+from nbtune.events import Finished
 from nbtune.launch.live import live_run
 from nbtune.store import RunFolder
 
@@ -103,7 +104,10 @@ def _restored(folder: RunFolder, load: Callable[..., Base], *, quantized: bool =
 
 
 def _last_checkpoint(folder: RunFolder) -> Path:
+    """The checkpoint that the run is: the last, or the best where that was asked for."""
     found = folder.checkpoints()
     if not found:
         raise RunError(f"run {folder.name} has no checkpoint yet", hint="wait for its first one, or stop it: run.stop() writes one")
-    return found[-1]
+    ends = [event.summary.get("checkpoint_step") for event in folder.events() if isinstance(event, Finished)]
+    kept = [path for path in found if ends and path.name == f"step-{ends[-1] or 0:06d}"]
+    return (kept or found)[-1]

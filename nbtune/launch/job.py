@@ -6,12 +6,14 @@ import os
 import platform
 import sys
 import traceback
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from nbtune.errors import DataError, NbtuneError, RunError
-from nbtune.events import Failed, Note, Phase, Stopped
-from nbtune.training.controls import Controls
+from nbtune.errors import DataError, NbtuneError, RunError, SpecError
+from nbtune.events import Control, Event, Failed, Note, Phase, Started, Stopped
+from nbtune.training.checkpoints import newest_whole, read_state
+from nbtune.training.controls import Controls, read_until, to_repeat
 
 if TYPE_CHECKING:
     from nbtune.data.encoding import Encoded, Encoder
@@ -25,16 +27,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "run_job"]
 
+BACK_OFF: Final = 0.5
+"""What the learning rate is multiplied by when a run goes back."""
+BACK_OFF_TIMES: Final = 3
+
 
 @dataclass(frozen=True)
 class Job:
-    """What there is to do."""
+    """What there is to do; `again`: the run goes on from its last checkpoint, where it has one."""
 
     live: Live
     method: Method
     spec: FinetuneSpec
     task: Task
     source: Source
+    again: bool = False
 
 
 class _StoppedEarlyError(Exception):
@@ -44,16 +51,13 @@ class _StoppedEarlyError(Exception):
 def run_job(job: Job) -> None:
     """Executes a job to its end, whatever that is; never raises. A run that fails before it began leaves nothing behind."""
     live = job.live
-    began = False
+    began = job.again
     try:
         if not (live.folder.path / "task.json").exists():
             job.task.save(live.folder.path)
-        training = _prepare(job)
-        began = True
-        for event in training.events():
+        for event in _trained(job):
+            began = began or isinstance(event, Started)
             live.emit(event)
-    except _StoppedEarlyError:
-        live.emit(Stopped(step=0, summary={}))
     except BaseException as error:  # noqa: BLE001  it is handed to whoever waits for the run
         live.error = _as_ours(error)
         _tell_failure(job, error)
@@ -64,47 +68,104 @@ def run_job(job: Job) -> None:
         live.over.set()
 
 
-def _prepare(job: Job) -> Any:
+def _trained(job: Job) -> Iterator[Event]:
+    """All events of the run. Where its gradient stops being finite it goes back and on with a lower learning rate, a few times."""
+    from nbtune.training.loop import DivergedError
+
+    controls = Controls(job.live.folder.path / "control.jsonl", read_until(job.live.folder.events()))
+    again = job.again
+    while True:
+        try:
+            training = yield from _prepare(job, controls, again=again)
+            yield from training.events()
+        except _StoppedEarlyError:
+            yield Stopped(step=0, summary={})
+        except DivergedError as error:
+            yield from _back_off(job, error.step)
+            again = True
+            continue
+        return
+
+
+def _back_off(job: Job, step: int) -> Iterator[Event]:
+    """Lowers the learning rate from the last checkpoint on.
+
+    Raises:
+        RunError: it was lowered often enough.
+    """
+    folder = job.live.folder
+    done = [event for event in folder.events() if isinstance(event, Control) and event.action == "back_off"]
+    rates = [event.values["learning_rate"] for event in folder.events() if isinstance(event, Control) and "learning_rate" in event.values]
+    rate = (rates[-1] if rates else job.spec.learning_rate) * BACK_OFF
+    if len(done) >= BACK_OFF_TIMES:
+        message = f"the gradient was not finite at step {step}, nor at any learning rate down to {rate / BACK_OFF:.3g}"
+        raise RunError(message, hint="look at the rows with %doctor, lower learning_rate and max_grad_norm, or use dtype float32")
+    checkpoint, _ = newest_whole(folder.path / "checkpoints")
+    where = read_state(checkpoint)["step"] if checkpoint is not None else 0
+    place = f"its checkpoint of step {where}" if where else "the beginning"
+    yield Note(level="warning", text=f"the gradient was not finite up to step {step}: back to {place} with learning_rate {rate:.3g}")
+    yield Control(step=where, action="back_off", values={"learning_rate": rate}, position=read_until(folder.events()))
+
+
+def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, None, Any]:
     from nbtune.estimate import estimate_spec
     from nbtune.models.families import can_pack
     from nbtune.objectives import get
-    from nbtune.training.loop import Training
+    from nbtune.training.loop import Start, Training
 
     live, spec = job.live, job.spec
-    _phase(job, "importing torch" if "torch" not in sys.modules else f"looking at {job.source.name}")
+    yield from _phase(controls, "importing torch" if "torch" not in sys.modules else f"looking at {job.source.name}")
     from nbtune.models.shared import warm_up
 
     warm_up()
+    _refuse_full_fp16(job)
     counts = estimate_spec(job.method.name, spec, job.source)
-    _phase(job, f"reading the tokenizer of {job.source.name}")
+    yield from _phase(controls, f"reading the tokenizer of {job.source.name}")
     encoder = _encoder(job)
-    rows = _encode(job, encoder)
-    _phase(job, f"loading {job.source.name}" + (f" as {spec.quantization}" if spec.quantization else ""))
+    rows = yield from _encode(job, encoder)
+    yield from _phase(controls, f"loading {job.source.name}" + (f" as {spec.quantization}" if spec.quantization else ""))
     base = _load(job)
     packed = _packed(spec, can_pack(base.config))
-    _phase(job, f"attaching {job.method.name}")
+    yield from _phase(controls, f"attaching {job.method.name}")
+    base.remove_adapter(live.folder.id)  # where the run goes on in the process that began it
     job.method.attach(base, spec, live.folder.id)
     _keep(live.folder.id, base)
     live.folder.write_json("environment.json", _environment(base))
-    objective = get(spec.objective)
+    start = None
+    if again:
+        checkpoint, damaged = newest_whole(live.folder.path / "checkpoints")
+        for text in damaged:
+            yield Note(level="warning", text=f"{text}; the one before is used")
+        step = read_state(checkpoint)["step"] if checkpoint is not None else 0
+        start = Start(checkpoint, to_repeat(live.folder.events(), step))
     return Training(
         spec=spec,
         base=base,
         adapter=live.folder.id,
-        objective=objective,
+        objective=get(spec.objective),
         rows=rows,
         evaluator=_evaluator(job, base, encoder, packed),
         folder=live.folder.path,
         packed=packed,
         total_parameters=counts.total_parameters,
+        controls=controls,
+        start=start,
     )
 
 
-def _phase(job: Job, text: str) -> None:
+def _refuse_full_fp16(job: Job) -> None:
+    if job.spec.dtype == "float16" and job.method.writes_base:
+        message = f"{job.method.name} trains the base's own weights, and float16 cannot hold their updates"
+        raise SpecError(message, hint="use dtype bfloat16 or float32, or lora")
+
+
+def _phase(controls: Controls, text: str) -> Iterator[Event]:
     """Tells what goes on, unless it is not wanted any more."""
-    if any(request["action"] == "stop" for request in Controls(job.live.folder.path / "control.jsonl").new()):
+    stop = controls.stop_asked()
+    if stop is not None:
+        yield Control(step=0, action="stop", position=stop.position)
         raise _StoppedEarlyError
-    job.live.emit(Phase(text=text))
+    yield Phase(text=text)
 
 
 def _encoder(job: Job) -> Encoder:
@@ -113,14 +174,14 @@ def _encoder(job: Job) -> Encoder:
     return Encoder(job.source.tokenizer, job.task.uses_chat, job.task.system)
 
 
-def _encode(job: Job, encoder: Encoder) -> list[Encoded]:
+def _encode(job: Job, encoder: Encoder) -> Generator[Event, None, list[Encoded]]:
     from nbtune.data.encoding import encode_rows
 
     limit = _max_length(job)
     rows, cut = encode_rows(encoder, job.task.train, max_length=limit)
     if cut:
         text = f"{cut} of {len(rows)} rows are longer than max_length {limit} and lose the beginning of their prompt"
-        job.live.emit(Note(level="warning", text=text))
+        yield Note(level="warning", text=text)
     return rows
 
 
@@ -193,8 +254,9 @@ def _environment(base: Base) -> dict[str, Any]:
 
 def _as_ours(error: BaseException) -> BaseException:
     """Running out of memory or disk is told as what to do about it; a bug of ours keeps its traceback."""
-    name = type(error).__name__
-    if name == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    from nbtune.models.device import is_out_of_memory
+
+    if is_out_of_memory(error):
         return RunError("the device ran out of memory", hint="use a smaller per_device_train_batch_size or max_length, or quantization nf4")
     if isinstance(error, OSError) and not isinstance(error, NbtuneError):
         return RunError(f"the run could not write or read: {error}", hint="free some disk space")
@@ -212,7 +274,4 @@ def _tell_failure(job: Job, error: BaseException) -> None:
         hint=ours.hint if isinstance(ours, NbtuneError) else "",
         traceback="" if clean else "".join(traceback.format_exception(error)),
     )
-    try:
-        job.live.emit(event)
-    except OSError:
-        job.live.folder.remember(event)  # the disk is full: waiters and the panel still learn of it
+    job.live.emit(event)

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from nbtune.events import Event
+from nbtune.events import Event, Note
 from nbtune.store import RunFolder
 
 __all__ = ["Listener", "Live", "live_run"]
@@ -29,6 +29,7 @@ class Live:
         self.over = threading.Event()
         self.error: BaseException | None = None
         self._listeners: list[Listener] = []
+        self._full = False
         _runs[folder.id] = self
 
     def listen(self, listener: Listener) -> Callable[[], None]:
@@ -42,8 +43,19 @@ class Live:
         return forget
 
     def emit(self, event: Event) -> None:
-        """Appends the event to the folder, then tells the listeners."""
-        self.folder.append(event)
+        """Appends the event to the folder, then tells the listeners. A full disk is told once, and stops nothing."""
+        problem = ""
+        try:
+            self.folder.append(event)
+            self._full = False
+        except OSError as error:
+            problem, self._full = ("" if self._full else str(error.strerror or error)), True
+        self._tell(event)
+        if problem:
+            text = f"the run's events cannot be written ({problem}); they are kept in memory until there is room"
+            self._tell(Note(level="warning", text=text))
+
+    def _tell(self, event: Event) -> None:
         for listener in list(self._listeners):
             try:
                 listener(event)

@@ -6,10 +6,12 @@ first served, so that a training that gives its lease up at each step boundary l
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from nbtune.models.loading import LoadedModel
 
-__all__ = ["Base", "FairLock"]
+__all__ = ["Base", "FairLock", "Trained"]
 
 PARTS_FILE = "trained.safetensors"
 """Where a method that trains parts of the base keeps them: {parameter name: tensor}."""
@@ -91,7 +93,7 @@ class Base:
     def lease(self, adapter: str | None = None, *, training: bool = False) -> Iterator[nn.Module]:
         """The model to run forwards on, alone, with `adapter` active (None: the base as it was loaded) and the mode set.
 
-        In a bfloat16 base, float32 adapters and parts are multiplied in bfloat16 under autocast.
+        In a base of 16 bits, float32 adapters and parts are multiplied in 16 bits under autocast.
         """
         import torch
 
@@ -166,26 +168,18 @@ class Base:
             return {key: value for key, value in self.model.named_parameters() if mark in f"{key}."}
         return {key: value for key, value in self.model.named_parameters() if value.requires_grad}
 
-    def save(self, name: str, folder: Path) -> None:
-        """Writes what is trained under `name` into `folder`: peft's own two files, or `trained.safetensors`."""
-        if self.has_adapter(name):
-            from peft import get_peft_model_state_dict
-            from safetensors.torch import save_file
+    def state(self, name: str) -> Trained:
+        """What is trained under `name` as it is now: peft's state of its adapter, or the parts set free. The tensors are the live ones."""
+        if not self.has_adapter(name):
+            return Trained({key: value.detach() for key, value in self.trained(name).items()}, None)
+        from peft import get_peft_model_state_dict
 
-            peft = cast("PeftModel", self.peft)
-            state = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
-            save_file(_plain(state), folder / "adapter_model.safetensors", metadata={"format": "pt"})
-            config = peft.peft_config[name]
-            before, config.inference_mode = config.inference_mode, True
-            config.save_pretrained(str(folder))
-            config.inference_mode = before
-            return
-        from safetensors.torch import save_file
-
-        save_file(_plain(self.trained(name)), folder / PARTS_FILE, metadata={"format": "pt"})
+        peft = cast("PeftModel", self.peft)
+        state = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
+        return Trained({key: value.detach() for key, value in state.items()}, peft.peft_config[name])
 
     def restore(self, name: str, folder: Path) -> None:
-        """Reads back what `save` wrote, into an adapter or parts that are already on."""
+        """Reads back what `Trained.write` wrote, into an adapter or parts that are already on."""
         import torch
         from safetensors.torch import load_file
 
@@ -222,9 +216,31 @@ class Base:
     def _autocast(self) -> Any:
         import torch
 
-        mixed = self.dtype == torch.bfloat16 and self.device.type in {"cpu", "cuda"}
-        return torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext()
+        mixed = self.dtype in (torch.bfloat16, torch.float16) and self.device.type in {"cpu", "cuda"}
+        return torch.autocast(self.device.type, self.dtype) if mixed else nullcontext()
 
 
-def _plain(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
+@dataclass(frozen=True)
+class Trained:
+    """What one run has trained: {name: tensor}, and the adapter's configuration where it is one."""
+
+    tensors: dict[str, torch.Tensor]
+    config: PeftConfig | None
+
+    def copied(self) -> Trained:
+        """The same in the CPU's memory, as it is now."""
+        copies = {key: value.cpu() if value.device.type != "cpu" else value.clone() for key, value in self.tensors.items()}
+        return Trained(copies, self.config)
+
+    def write(self, folder: Path) -> None:
+        """Writes it into `folder`: peft's own two files, or `trained.safetensors`."""
+        from safetensors.torch import save_file
+
+        plain = {key: value.cpu().contiguous() for key, value in self.tensors.items()}
+        if self.config is None:
+            save_file(plain, folder / PARTS_FILE, metadata={"format": "pt"})
+            return
+        save_file(plain, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        config = copy.copy(self.config)
+        config.inference_mode = True
+        config.save_pretrained(str(folder))

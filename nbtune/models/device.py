@@ -9,7 +9,7 @@ from nbtune.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["available_bytes", "best_device", "best_dtype", "device_of", "dtype_of", "peak_bytes"]
+__all__ = ["available_bytes", "best_device", "best_dtype", "device_of", "dtype_of", "is_out_of_memory", "peak_bytes"]
 
 
 def best_device() -> torch.device:
@@ -82,3 +82,8 @@ def peak_bytes(device: torch.device) -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device or the machine had no memory left; torch says so in three ways."""
+    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in str(error)

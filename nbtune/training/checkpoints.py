@@ -1,64 +1,232 @@
-"""Checkpoints: what is trained, the optimizer and where the loop was, written whole or not at all."""
+"""Checkpoints: what is trained, the optimizer and where the loop was, written whole or not at all, and read only where they are whole."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import threading
+import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import RunError
 
 if TYPE_CHECKING:
     import torch
 
-    from nbtune.models.base import Base
+    from nbtune.models.base import Base, Trained
 
-__all__ = ["write_checkpoint"]
+__all__ = ["Snapshot", "Writer", "check", "load_optimizer", "newest_whole", "read_state", "snapshot", "whole_checkpoints"]
+
+MARKER: Final = "state.json"
+_BEHIND_BYTES: Final = 512 * 2**20
+"""A snapshot up to this size is copied and written behind the loop; on the CPU a larger one would take as much memory again."""
 
 
-def write_checkpoint(
-    root: Path, step: int, *, base: Base, adapter: str, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int
-) -> Path:
-    """Writes `root/step-000120/` and removes the oldest beyond `keep`; the folder appears under its name when it is complete.
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment of a training in the CPU's memory; `state` is what becomes state.json."""
 
-    Files: the adapter's own (peft's) or trained.safetensors; optimizer.safetensors ({parameter}|{moment}: tensor); state.json.
+    step: int
+    trained: Trained
+    moments: dict[str, torch.Tensor]
+    state: dict[str, Any]
+
+
+def snapshot(step: int, *, base: Base, adapter: str, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> tuple[Snapshot, bool]:
+    """The moment as it is now, under the base's lease; and whether it is a copy, so that training may go on while it is written."""
+    trained = base.state(adapter)
+    names = {id(parameter): name for name, parameter in base.trained(adapter).items()}
+    moments: dict[str, torch.Tensor] = {}
+    scalars: dict[str, Any] = {}
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            name = f"{names[id(parameter)]}|{key}"
+            if hasattr(value, "detach"):
+                moments[name] = value.detach()
+            else:
+                scalars[name] = value
+    tensors = [*trained.tensors.values(), *moments.values()]
+    copied = base.device.type != "cpu" or sum(tensor.nbytes for tensor in tensors) <= _BEHIND_BYTES
+    taken = trained.copied() if copied else trained
+    kept = {key: _copy(value) if copied else value for key, value in moments.items()}
+    return Snapshot(step, taken, kept, {"step": step, **state, "optimizer": scalars}), copied
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.cpu() if tensor.device.type != "cpu" else tensor.clone()
+
+
+def write(root: Path, moment: Snapshot) -> Path:
+    """Writes `root/step-000120/`, which appears under its name when it is complete and on the disk.
+
+    Files: the adapter's own (peft's) or trained.safetensors; optimizer.safetensors ({parameter}|{moment}: tensor); last the marker
+    state.json, with the size and the CRC-32 of each of the others.
 
     Raises:
         RunError: the disk is full or cannot be written; checkpoints that were there stay.
     """
-    final = root / f"step-{step:06d}"
-    if (final / "state.json").exists():
-        return final
+    final = root / f"step-{moment.step:06d}"
     part = root / f".part-{final.name}"
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        base.save(adapter, part)
-        _save_optimizer(part / "optimizer.safetensors", optimizer, base.trained(adapter))
-        with (part / "state.json").open("w") as file:
-            json.dump({"step": step, **state}, file, indent=2)
+        moment.trained.write(part)
+        _write_moments(part / "optimizer.safetensors", moment.moments)
+        files = {path.name: _seal(path) for path in sorted(part.iterdir())}
+        with (part / MARKER).open("w") as file:
+            json.dump({**moment.state, "files": files}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
+        if final.exists():
+            shutil.rmtree(final)
         part.rename(final)
+        _sync(root)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
-        message = f"the checkpoint of step {step} could not be written: {error.strerror or error}"
+        message = f"the checkpoint of step {moment.step} could not be written: {error.strerror or error}"
         raise RunError(message, hint=f"free some disk space under {root}") from error
-    for old in sorted(root.glob("step-*"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def _save_optimizer(path: Path, optimizer: torch.optim.Optimizer, trained: dict[str, Any]) -> None:
-    import torch
+def retain(root: Path, keep: int, best: int | None) -> None:
+    """Removes the oldest beyond the newest `keep`, but never that of step `best`."""
+    for old in sorted(root.glob("step-*"))[:-keep]:
+        if best is None or old.name != f"step-{best:06d}":
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def check(path: Path) -> str:
+    """What is wrong with a checkpoint, in a few words; "" where all its files are as they were written."""
+    try:
+        files = json.loads((path / MARKER).read_text())["files"]
+        for name, (size, crc) in files.items():
+            data = path / name
+            if data.stat().st_size != size:
+                return f"{name} has {data.stat().st_size:,} bytes of {size:,}"
+            if _crc(data) != crc:
+                return f"{name} is not what was written"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def whole_checkpoints(root: Path) -> list[Path]:
+    """Those with a marker, the oldest first; what is in their files is not looked at."""
+    return sorted(path for path in root.glob("step-*") if (path / MARKER).exists()) if root.is_dir() else []
+
+
+def newest_whole(root: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose files are right, and what is wrong with each newer one."""
+    damaged: list[str] = []
+    for path in reversed(whole_checkpoints(root)):
+        problem = check(path)
+        if not problem:
+            return path, damaged
+        damaged.append(f"checkpoint {path.name} is damaged ({problem})")
+    return None, damaged
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """state.json of a checkpoint.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    try:
+        state = json.loads((path / MARKER).read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"the checkpoint {path} cannot be read: {error}", hint="use another: run.fork(step=...)") from error
+    return dict(state)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, trained: dict[str, Any], path: Path) -> None:
+    """Puts the moments of a checkpoint back, bit for bit, each where its parameter is."""
+    from safetensors.torch import load_file
+
+    optimizer.state.clear()
+    for name, value in {**load_file(path / "optimizer.safetensors"), **read_state(path)["optimizer"]}.items():
+        owner, _, key = name.rpartition("|")
+        parameter = trained[owner]
+        on_device = hasattr(value, "to") and (key != "step" or optimizer.defaults.get("fused"))
+        optimizer.state[parameter][key] = value.to(parameter.device) if on_device else value
+
+
+class Writer:
+    """Writes checkpoints one at a time, behind the loop's back where it can. A failed one is told and leaves those before it."""
+
+    def __init__(self, root: Path, keep: int) -> None:
+        self._root, self._keep = root, keep
+        self._thread: threading.Thread | None = None
+        self._done: list[_Written] = []
+        self.best: int | None = None
+
+    def submit(self, moment: Snapshot, *, behind: bool) -> None:
+        """Begins to write it, after the one before is done; with `behind` this returns at once."""
+        self.wait()
+        if not behind:
+            self._write(moment)
+            return
+        self._thread = threading.Thread(target=self._write, args=(moment,), name="nbtune-checkpoint", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until nothing is being written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def written(self) -> list[_Written]:
+        """What was written, or failed to be, since this was asked before."""
+        done, self._done = self._done, []
+        return done
+
+    def _write(self, moment: Snapshot) -> None:
+        try:
+            path = write(self._root, moment)
+            retain(self._root, self._keep, self.best)
+            self._done.append(_Written(moment.step, path, None))
+        except RunError as error:
+            self._done.append(_Written(moment.step, None, error))
+        except Exception as error:  # noqa: BLE001  told where the loop asks; a thread has nobody to raise to
+            self._done.append(_Written(moment.step, None, RunError(f"the checkpoint of step {moment.step} could not be written: {error}")))
+
+
+@dataclass(frozen=True)
+class _Written:
+    step: int
+    path: Path | None
+    error: RunError | None = field(default=None)
+
+
+def _write_moments(path: Path, moments: dict[str, torch.Tensor]) -> None:
     from safetensors.torch import save_file
 
-    names = {id(parameter): name for name, parameter in trained.items()}
-    tensors: dict[str, torch.Tensor] = {}
-    for parameter, moments in optimizer.state.items():
-        for key, value in moments.items():
-            tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
-            tensors[f"{names[id(parameter)]}|{key}"] = tensor.detach().cpu().contiguous()
-    save_file(tensors, path)
+    save_file({key: value.cpu().contiguous() for key, value in moments.items()}, path)
+
+
+def _seal(path: Path) -> tuple[int, int]:
+    """Has a file on the disk; its size and CRC-32."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return path.stat().st_size, _crc(path)
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _sync(folder: Path) -> None:
+    """Has a rename in `folder` on the disk (where the system can do that for folders)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

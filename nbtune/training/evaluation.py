@@ -58,13 +58,13 @@ class Evaluator:
     num_samples: int
     batch_rows: int = 8
 
-    def look(self, step: int, epoch: float) -> Iterator[Event]:
-        """An `Evaluation` and the samples."""
+    def look(self, step: int, epoch: float, *, samples: bool = True) -> Iterator[Event]:
+        """An `Evaluation`, and with `samples` some of its answers to read."""
         if not self.rows:
             return
         began = time.perf_counter()
         loss = self._loss()
-        outputs = self._outputs()
+        outputs = self._outputs(self.examples)
         score = self.task.metric.score(outputs, [self._expected(item) for item in self.examples])
         yield Evaluation(
             step=step,
@@ -74,6 +74,14 @@ class Evaluator:
             num_rows=len(self.rows),
             seconds=time.perf_counter() - began,
         )
+        if samples:
+            yield from self._told(step, outputs)
+
+    def samples(self, step: int) -> Iterator[Event]:
+        """The first few dev rows, answered."""
+        yield from self._told(step, self._outputs(self.examples[: self.num_samples]))
+
+    def _told(self, step: int, outputs: Sequence[str]) -> Iterator[Event]:
         for item, output in zip(self.examples[: self.num_samples], outputs, strict=False):
             yield Sample(step=step, row=item.index, prompt=item.prompt, output=output, expected=self._expected(item))
 
@@ -91,8 +99,8 @@ class Evaluator:
             weight += count
         return total / weight
 
-    def _outputs(self) -> list[str]:
-        return answers(Engine(self.base, self.encoder, self.adapter), self.task, [item.prompt for item in self.examples])
+    def _outputs(self, examples: Sequence[Example]) -> list[str]:
+        return answers(Engine(self.base, self.encoder, self.adapter), self.task, [item.prompt for item in examples])
 
     def _expected(self, item: Example) -> str:
         return item.label if item.label is not None else item.completion.strip()

@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from nbtune.data.batches import collate, micro_batches, rows_of_step, steps_in
-from nbtune.events import Checkpoint, Control, Event, Finished, Started, Step, Stopped
-from nbtune.training.checkpoints import write_checkpoint
-from nbtune.training.controls import Controls
-from nbtune.training.optimizing import learning_rate_at, make_optimizer
+from nbtune.data.batches import steps_in
+from nbtune.errors import RunError
+from nbtune.events import Checkpoint, Control, Evaluation, Event, Finished, Note, Resumed, Started, Step, Stopped
+from nbtune.training.checkpoints import Writer, load_optimizer, read_state, snapshot
+from nbtune.training.controls import Controls, Request, changed
+from nbtune.training.state import State
+from nbtune.training.step import Done, Stepper
 
 if TYPE_CHECKING:
-    import torch
-
     from nbtune.data.encoding import Encoded
     from nbtune.models.base import Base
     from nbtune.objectives import Objective
     from nbtune.spec import FinetuneSpec
     from nbtune.training.evaluation import Evaluator
 
-__all__ = ["Training"]
+__all__ = ["DivergedError", "Start", "Training"]
+
+PAUSE_SECONDS: Final = 0.02
+DIVERGED_AFTER: Final = 3
+"""Updates in a row without a finite gradient after which a run goes back to its last checkpoint."""
 
 
-@dataclass(frozen=True)
-class _Done:
-    """A step's figures, still on the device: read one step later, so that no step waits for them."""
+class DivergedError(Exception):
+    """The gradient was not finite several times in a row; `step` is the last of them."""
 
-    step: int
-    loss: torch.Tensor
-    grad_norm: torch.Tensor
-    learning_rate: float
-    num_tokens: int
-    began: float
-    ended: float
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the gradient was not finite {DIVERGED_AFTER} times in a row, up to step {step}")
+        self.step = step
+
+
+class Start:
+    """Where a run goes on: from a checkpoint (None: from the beginning), and what was done to it after that, by step."""
+
+    def __init__(self, checkpoint: Path | None, repeat: dict[int, list[Request]]) -> None:
+        self.checkpoint, self.repeat = checkpoint, repeat
 
 
 class Training:
@@ -54,152 +60,281 @@ class Training:
         folder: Path,
         packed: bool,
         total_parameters: int,
+        controls: Controls,
+        start: Start | None = None,
     ) -> None:
-        self.spec, self.base, self.adapter, self.objective = spec, base, adapter, objective
-        self.rows, self.evaluator, self.packed = rows, evaluator, packed
-        self.total_parameters = total_parameters
-        self._lengths = [len(row.ids) for row in rows]
-        self._checkpoints = folder / "checkpoints"
-        self._controls = Controls(folder / "control.jsonl")
-        self._trained = base.trained(adapter)
-        self._optimizer = make_optimizer(self._trained, spec)
+        self.spec, self.base, self.adapter, self.evaluator = spec, base, adapter, evaluator
+        self.num_rows, self.total_parameters = len(rows), total_parameters
         self.total_steps = steps_in(len(rows), spec.step_rows, spec.num_train_epochs, spec.max_steps)
-        self._num_tokens = 0
-        self._peak = 0
-        self._scores: dict[str, float] = {}
-        self._began = 0.0
-        self._counted = 0
+        self.stepper = Stepper(
+            spec=spec, base=base, adapter=adapter, objective=objective, rows=rows, packed=packed, total_steps=self.total_steps
+        )
+        self._root = folder / "checkpoints"
+        self._writer = Writer(self._root, spec.save_total_limit)
+        self._controls, self._start = controls, start
+        self._every = spec.eval_steps or max(1, -(-self.total_steps // 4))
+        self.state = State(micro_rows=spec.per_device_train_batch_size, threads=_threads())
+        self._resident = 0.0  # when this session's first step would have begun, had all the run's seconds been in it
+        self._pending: tuple[Done, int] | None = None  # with the tokens so far
+        self._not_finite = self._peak = 0
+        self._saved: int | None = None
+        self._stopping = self._paused = False
+        self._early = ""
+        if start is not None and start.checkpoint is not None:
+            self._restore(start.checkpoint)
+
+    def _restore(self, checkpoint: Path) -> None:
+        with self.base.lease(self.adapter):
+            self.base.restore(self.adapter, checkpoint)
+        load_optimizer(self.stepper.optimizer, self.stepper.trained, checkpoint)
+        self.state = State.of(read_state(checkpoint))
+        self.spec = self.spec.model_copy(update=self.state.settings)
+        self._saved = self.state.step
+        if self.state.scaler:
+            self.stepper.scaler.load_state_dict(self.state.scaler)
 
     def events(self) -> Iterator[Event]:
-        """Trains to the end or until it is told to stop; the last event is Finished or Stopped."""
-        yield self._started()
-        every = self.spec.eval_steps or max(1, -(-self.total_steps // 4))
-        save_every = self.spec.save_steps or every
-        self._began = time.perf_counter()
-        pending: _Done | None = None
-        for step in range(1, self.total_steps + 1):
-            done = self._step(step)
-            if pending is not None:
-                yield self._event(pending)
-            pending = done
-            stopping = False
-            for request in self._controls.new():
-                stopping |= request["action"] == "stop"
-                yield Control(step=step, action=request["action"], values={k: v for k, v in request.items() if k not in ("time", "action")})
-            last = stopping or step == self.total_steps
-            if last or step == 1 or step % every == 0 or step % save_every == 0:  # the first at once: somebody waits for it
-                yield self._event(pending)
-                pending = None
-            if not stopping and (last or step % every == 0):
-                yield from self._look(step)
-            if last or step % save_every == 0:
-                yield self._save(step)
-            if last:
-                yield self._end(step, stopped=stopping)
+        """Trains to the end or until it is told to stop; the last event is Finished or Stopped.
+
+        Raises:
+            DivergedError: the gradient was not finite several times in a row.
+            RunError: not even one row fits into memory, or the last checkpoint cannot be written.
+        """
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.state.threads)
+        try:
+            yield self._started()
+            if self._start is not None:
+                yield Resumed(step=self.state.step)
+            yield from self._train()
+        finally:
+            self._writer.wait()
+            torch.set_num_threads(before)
+
+    def _train(self) -> Iterator[Event]:
+        self._resident = time.perf_counter() - self.state.seconds
+        for request in self._repeated(self.state.step):
+            self._set(request.values)
+        while self.state.step < self.total_steps and not self._over:
+            done = self.stepper.take(self.state.step + 1, self.spec, self.state)
+            self.state.step += 1
+            self.state.num_tokens += done.num_tokens
+            yield from self._tell()
+            self._pending = done, self.state.num_tokens
+            yield from self._boundary()
+        yield from self._end()
+
+    @property
+    def _over(self) -> bool:
+        return self._stopping or bool(self._early)
+
+    @property
+    def _last(self) -> bool:
+        return self._over or self.state.step >= self.total_steps
+
+    # Between steps
+
+    def _boundary(self) -> Iterator[Event]:
+        """Obeys, looks at dev, saves, and stands still while it is paused."""
+        step = self.state.step
+        asked = yield from self._obey([*self._repeated(step), *self._controls.new()])
+        look = "evaluate" in asked or (not self._stopping and (self._last or step % self._looks_every == 0))
+        sample = "sample" in asked or (self._samples_every and step % self._samples_every == 0)
+        while True:
+            if look or sample or self._due(asked) or step == 1:
+                yield from self._tell()  # the first at once: somebody waits for it
+            if look:
+                yield from self._look(samples=bool(sample or not self.spec.sample_steps))
+            elif sample:
+                yield from self.evaluator.samples(step)
+            if self._due(asked):
+                self._save()
+            yield from self._written()
+            if self._over or not self._paused:
                 return
+            asked = yield from self._wait()
+            look, sample = "evaluate" in asked, "sample" in asked
 
-    def _step(self, step: int) -> _Done:
-        import torch
+    @property
+    def _looks_every(self) -> int:
+        return self.spec.eval_steps or self._every
 
+    @property
+    def _samples_every(self) -> int:
+        return self.spec.sample_steps or 0
+
+    def _due(self, asked: set[str]) -> bool:
+        """Whether this step is saved."""
+        step, every = self.state.step, self.spec.save_steps or self._looks_every
+        best = self.spec.load_best_model_at_end and self.state.best_step == step
+        return self._saved != step and (self._last or step % every == 0 or best or "checkpoint" in asked)
+
+    def _repeated(self, step: int) -> list[Request]:
+        return self._start.repeat.get(step, []) if self._start is not None else []
+
+    def _obey(self, requests: Iterable[Request]) -> Generator[Event, None, set[str]]:
+        """Takes each request into effect and tells it, and gives what is asked for at once: evaluate, sample, checkpoint."""
+        asked: set[str] = set()
+        for request in requests:
+            if not request.again:
+                yield Control(step=self.state.step, action=request.action, values=request.values, position=request.position)
+            match request.action:
+                case "set":
+                    self._set(request.values)
+                case "stop":
+                    self._stopping = True
+                case "pause":
+                    self._paused = True
+                case "resume":
+                    self._paused = False
+                case action:
+                    asked.add(action)
+        return asked
+
+    def _set(self, values: dict[str, Any]) -> None:
+        self.spec = changed(self.spec, values)
+        self.state.settings |= {name: getattr(self.spec, name) for name in values}
+
+    def _wait(self) -> Generator[Event, None, set[str]]:
+        """Until something is asked of a paused run. Its model and optimizer stay where they are, and its time stands still."""
         began = time.perf_counter()
-        rate = learning_rate_at(step - 1, self.total_steps, self.spec)
-        chosen = rows_of_step(len(self.rows), self.spec.step_rows, self.spec.seed, step - 1)
-        weight = sum(self.rows[row].num_trained for row in chosen)
-        total = torch.zeros((), device=self.base.device)
-        with self.base.lease(self.adapter, training=True) as model:
-            for micro in micro_batches(chosen, self._lengths, self.spec.per_device_train_batch_size):
-                total += self._micro_step(model, micro, step, weight)
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
-            norm = self._clip()
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
-        ended = time.perf_counter()
-        return _Done(step, total / weight, norm, rate, self._num_tokens, began, ended)
+        asked: set[str] = set()
+        while self._paused and not self._stopping and not asked:
+            requests = list(self._controls.new())
+            if not requests:
+                time.sleep(PAUSE_SECONDS)
+            asked = yield from self._obey(requests)
+        self._resident += time.perf_counter() - began
+        return asked
 
-    def _micro_step(self, model: Any, micro: list[int], step: int, weight: int) -> torch.Tensor:
-        """Adds the gradient of these rows' share of the step's mean loss; their summed loss."""
-        import torch
+    def _tell(self) -> Iterator[Event]:
+        """The last step's event, where it was not told yet.
 
-        pad = int(self.base.tokenizer.pad_token_id or 0)
-        batch = collate([self.rows[row] for row in micro], packed=self.packed, pad_id=pad).to(self.base.device)
-        self._num_tokens += batch.num_tokens
-        devices = [self.base.device] if self.base.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(hash((self.spec.seed, step, micro[0])) % (2**63))
-            loss, _ = self.objective.loss(model, batch)
-            (loss / weight).backward()
-        return loss.detach()
-
-    def _clip(self) -> torch.Tensor:
-        import torch
-
-        limit = self.spec.max_grad_norm or float("inf")
-        return torch.nn.utils.clip_grad_norm_(self._trained.values(), limit)
-
-    def _event(self, done: _Done) -> Step:
+        Raises:
+            DivergedError: one too many without a finite gradient.
+        """
         from nbtune.models.device import peak_bytes
 
+        for text in self.stepper.smaller:
+            yield Note(level="warning", text=text)
+        self.stepper.smaller.clear()
+        if self._pending is None:
+            return
+        (done, num_tokens), self._pending = self._pending, None
+        (loss, norm), state, parts = done.figures.values(), self.state, done.watch.seconds()
         self._peak = max(self._peak, peak_bytes(self.base.device))
-        seconds = done.ended - self._began
-        speed = (done.num_tokens - self._counted) / max(done.ended - done.began, 1e-9)
-        self._counted = done.num_tokens
-        return Step(
+        skipped = norm != norm or norm in (float("inf"), float("-inf"))  # noqa: PLR0124  NaN alone differs from itself
+        if not skipped:
+            state.interval_loss += loss * done.weight
+            state.interval_tokens += done.weight
+        state.seconds = done.ended - self._resident
+        yield Step(
             step=done.step,
             epoch=self._epoch(done.step),
-            loss=float(done.loss),
+            loss=loss,
             learning_rate=done.learning_rate,
-            grad_norm=float(done.grad_norm),
-            num_tokens=done.num_tokens,
-            seconds=seconds,
-            tokens_per_second=speed,
+            grad_norm=norm,
+            num_tokens=num_tokens,
+            seconds=state.seconds,
+            tokens_per_second=done.num_tokens / max(done.ended - done.began, 1e-9),
             memory_bytes=self._peak,
+            fill=done.fill,
+            skipped=skipped,
+            **{f"{part}_seconds": seconds for part, seconds in parts.items()},
         )
+        self._not_finite = self._not_finite + 1 if skipped else 0
+        if self._not_finite >= DIVERGED_AFTER:
+            raise DivergedError(done.step)
 
     def _epoch(self, step: int) -> float:
-        per_epoch = -(-len(self.rows) // self.spec.step_rows)
-        return step / per_epoch
+        return step / -(-self.num_rows // self.spec.step_rows)
 
-    def _look(self, step: int) -> Iterator[Event]:
-        for event in self.evaluator.look(step, self._epoch(step)):
-            if event.type == "evaluation":
-                self._scores = {"eval_loss": event.loss, **{f"eval_{k}": v for k, v in event.metrics.items()}}  # type: ignore[attr-defined]
-            yield event
+    def _look(self, *, samples: bool) -> Iterator[Event]:
+        """Looks at dev; notes what is best, and whether it is time to end."""
+        spec, state = self.spec, self.state
+        for event in self.evaluator.look(state.step, self._epoch(state.step), samples=samples):
+            if not isinstance(event, Evaluation):
+                yield event
+                continue
+            score = -event.loss if spec.metric_for_best_model == "loss" else next(iter(event.metrics.values()))
+            best = state.is_better(score, spec.early_stopping_threshold)
+            state.scores = {"eval_loss": event.loss, **{f"eval_{name}": value for name, value in event.metrics.items()}}
+            yield replace(event, best=best, train_loss=state.take_interval())
+            if spec.early_stopping_patience and state.looks_since_best >= spec.early_stopping_patience and not self._last:
+                self._early = f"no better look at dev since step {state.best_step}"
+                yield Note(level="info", text=f"ended early at step {state.step}: {self._early}")
 
-    def _save(self, step: int) -> Checkpoint:
-        state = {"num_tokens": self._num_tokens, "total_steps": self.total_steps, "seed": self.spec.seed}
+    # Checkpoints
+
+    def _save(self) -> None:
+        self._saved = self.state.step
+        self.state.scaler = self.stepper.scaler.state_dict()
         with self.base.lease(self.adapter):
-            path = write_checkpoint(
-                self._checkpoints,
-                step,
-                base=self.base,
-                adapter=self.adapter,
-                optimizer=self._optimizer,
-                state=state,
-                keep=self.spec.save_total_limit,
+            moment, copied = snapshot(
+                self.state.step, base=self.base, adapter=self.adapter, optimizer=self.stepper.optimizer, state=self.state.to_json()
             )
-        return Checkpoint(step=step, path=f"checkpoints/{path.name}")
+        self._writer.best = self.state.best_step
+        self._writer.submit(moment, behind=copied and not self._last)
+
+    def _written(self) -> Iterator[Event]:
+        """Tells of checkpoints that are on the disk by now; one that failed is a warning, unless it was the last.
+
+        Raises:
+            RunError: the last checkpoint could not be written.
+        """
+        for done in self._writer.written():
+            if done.path is not None:
+                yield Checkpoint(step=done.step, path=f"checkpoints/{done.path.name}")
+            elif done.error is not None and self._last and done.step == self.state.step:
+                raise done.error
+            elif done.error is not None:
+                text = f"{done.error.message}; the run goes on, and what was saved before is still there"
+                yield Note(level="warning", text=text)
+
+    # Beginning and end
 
     def _started(self) -> Started:
         return Started(
             total_steps=self.total_steps,
-            num_rows=len(self.rows),
-            trainable_parameters=sum(parameter.numel() for parameter in self._trained.values()),
+            num_rows=self.num_rows,
+            trainable_parameters=sum(parameter.numel() for parameter in self.stepper.trained.values()),
             total_parameters=self.total_parameters,
             metric=self.evaluator.task.metric.name,
             device=str(self.base.device),
             dtype=str(self.base.dtype).removeprefix("torch."),
         )
 
-    def _end(self, step: int, *, stopped: bool) -> Event:
+    def _end(self) -> Iterator[Event]:
+        self._writer.wait()
+        yield from self._written()
+        step, state = self.state.step, self.state
+        kept = step
+        if self.spec.load_best_model_at_end and not self._stopping and state.best_step not in (None, step):
+            kept = state.best_step or step
+            path = self._root / f"step-{kept:06d}"
+            if not path.is_dir():
+                raise RunError(f"the best checkpoint, of step {kept}, is not there any more", hint="leave load_best_model_at_end out")
+            with self.base.lease(self.adapter):
+                self.base.restore(self.adapter, path)
         started = self._started()
         summary = {
             "trainable_parameters": started.trainable_parameters,
             "total_parameters": started.total_parameters,
             "steps": step,
-            "num_tokens": self._num_tokens,
-            "seconds": time.perf_counter() - self._began,
+            "num_tokens": state.num_tokens,
+            "seconds": state.seconds,
             "peak_memory_bytes": self._peak,
-            "scores": self._scores,
+            "scores": state.scores,
+            "best_step": state.best_step,
+            "checkpoint_step": kept,
+            **({"ended_early": self._early} if self._early else {}),
         }
-        return Stopped(step=step, summary=summary) if stopped else Finished(step=step, summary=summary)
+        yield Stopped(step=step, summary=summary) if self._stopping else Finished(step=step, summary=summary)
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()

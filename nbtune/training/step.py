@@ -1,0 +1,147 @@
+"""One optimizer step: its rows in micro-batches, the gradient of their mean loss a trained token, the update."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nbtune.data.batches import collate, micro_batches, rows_of_step
+from nbtune.errors import RunError
+from nbtune.models.device import is_out_of_memory
+from nbtune.training.noise import neftune
+from nbtune.training.optimizing import learning_rate_at, make_optimizer, step_if_finite
+from nbtune.training.timing import Reading, Stopwatch
+
+if TYPE_CHECKING:
+    import torch
+
+    from nbtune.data.encoding import Encoded
+    from nbtune.models.base import Base
+    from nbtune.objectives import Objective
+    from nbtune.spec import FinetuneSpec
+    from nbtune.training.state import State
+
+__all__ = ["Done", "Stepper"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step's figures, still on the device: read one step later, so that no step waits for them."""
+
+    step: int
+    figures: Reading
+    """Mean loss a trained token, norm of the gradient before clipping."""
+    weight: int
+    learning_rate: float
+    num_tokens: int
+    fill: float
+    began: float
+    ended: float
+    watch: Stopwatch
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The step that a micro-batch belongs to; `weight` counts its trained tokens."""
+
+    step: int
+    weight: int
+    spec: FinetuneSpec
+    watch: Stopwatch
+
+
+class Stepper:
+    """Takes steps on one run's adapter or parts. `smaller` says what an out-of-memory made of the batch size, once each time."""
+
+    def __init__(
+        self, *, spec: FinetuneSpec, base: Base, adapter: str, objective: Objective, rows: list[Encoded], packed: bool, total_steps: int
+    ) -> None:
+        import torch
+
+        self.base, self.adapter, self.objective, self.rows, self.packed = base, adapter, objective, rows, packed
+        self.total_steps = total_steps
+        self.trained = base.trained(adapter)
+        self.optimizer = make_optimizer(self.trained, spec)
+        self.scaler = torch.amp.GradScaler(base.device.type, enabled=base.dtype == torch.float16)
+        self.smaller: list[str] = []
+        self._lengths = [len(row.ids) for row in rows]
+        self._pad = int(base.tokenizer.pad_token_id or 0)
+
+    def take(self, step: int, spec: FinetuneSpec, state: State) -> Done:
+        """Takes optimizer step `step` (from 1). Out of memory, it is taken again with half the rows at once: the numbers are the same.
+
+        Raises:
+            RunError: not even one row fits.
+        """
+        while True:
+            try:
+                return self._take(step, spec, state)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve(state)
+
+    def _halve(self, state: State) -> None:
+        import gc
+
+        import torch
+
+        self.optimizer.zero_grad(set_to_none=True)
+        gc.collect()
+        if self.base.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if state.micro_rows <= 1:
+            message = "the device ran out of memory with one row at a time"
+            raise RunError(message, hint="use a smaller max_length, gradient_checkpointing true, or quantization nf4")
+        state.micro_rows //= 2
+        text = f"out of memory: from here on {state.micro_rows} rows at once and more accumulation, which gives the same numbers"
+        self.smaller.append(text)
+
+    def _take(self, step: int, spec: FinetuneSpec, state: State) -> Done:
+        import torch
+
+        began, watch = time.perf_counter(), Stopwatch(self.base.device)
+        chosen = rows_of_step(len(self.rows), spec.step_rows, spec.seed, step - 1)
+        weight = sum(self.rows[row].num_trained for row in chosen)
+        rate = learning_rate_at(step - 1, self.total_steps, spec)
+        total = torch.zeros((), device=self.base.device)
+        tokens = places = 0
+        with self.base.lease(self.adapter, training=True) as model:
+            for micro in micro_batches(chosen, self._lengths, state.micro_rows):
+                loss, real, all_places = self._micro_step(model, micro, _Share(step, weight, spec, watch))
+                total += loss
+                tokens, places = tokens + real, places + all_places
+            norm = self._update(rate, spec)
+            watch.lap("optimizer")
+        figures = Reading(total / weight, norm)
+        return Done(step, figures, weight, rate, tokens, tokens / places, began, time.perf_counter(), watch)
+
+    def _micro_step(self, model: Any, micro: list[int], of: _Share) -> tuple[torch.Tensor, int, int]:
+        """Adds the gradient of these rows' share of the step's mean loss; their summed loss, their tokens, and the places they fill."""
+        import torch
+
+        batch = collate([self.rows[row] for row in micro], packed=self.packed, pad_id=self._pad).to(self.base.device)
+        of.watch.lap("data")
+        devices = [self.base.device] if self.base.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(hash((of.spec.seed, of.step, micro[0])) % (2**63))
+            with neftune(model, of.spec.neftune_noise_alpha, batch):
+                loss, _ = self.objective.loss(model, batch)
+            of.watch.lap("forward")
+            self.scaler.scale(loss / of.weight).backward()
+            of.watch.lap("backward")
+        return loss.detach(), batch.num_tokens, batch.input_ids.numel()
+
+    def _update(self, rate: float, spec: FinetuneSpec) -> torch.Tensor:
+        """Clips and updates; the norm of the gradient before."""
+        import torch
+
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), spec.max_grad_norm or float("inf"))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_ratio"]
+        step_if_finite(self.optimizer, norm)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
