@@ -139,7 +139,9 @@ class Base:
         self._lock.acquire()
         try:
             if self.peft is not None and name in self.peft.peft_config:
-                if len(self.peft.peft_config) > 1:
+                others = [other for other in self.peft.peft_config if other != name]
+                if others:
+                    self.peft.set_adapter(others[-1])
                     self.peft.delete_adapter(name)
                 else:
                     self.model = cast("PreTrainedModel", self.peft.unload())
@@ -157,6 +159,10 @@ class Base:
             for parameter in module.parameters():
                 parameter.data = parameter.data.float()
                 parameter.requires_grad_(True)
+
+    def named(self, name: str) -> dict[str, nn.Parameter]:
+        """The same as `trained`, by names that do not hold the run's own: what is written under them suits a fork, too."""
+        return {f"{key}.".replace(f".{name}.", ".").removesuffix("."): value for key, value in self.trained(name).items()}
 
     def trained(self, name: str) -> dict[str, nn.Parameter]:
         """{name: parameter} of what is trained under the run id `name`: its adapter's weights, or the parts set free.

@@ -38,7 +38,7 @@ class Snapshot:
 def snapshot(step: int, *, base: Base, adapter: str, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> tuple[Snapshot, bool]:
     """The moment as it is now, under the base's lease; and whether it is a copy, so that training may go on while it is written."""
     trained = base.state(adapter)
-    names = {id(parameter): name for name, parameter in base.trained(adapter).items()}
+    names = {id(parameter): name for name, parameter in base.named(adapter).items()}
     moments: dict[str, torch.Tensor] = {}
     scalars: dict[str, Any] = {}
     for parameter, values in optimizer.state.items():

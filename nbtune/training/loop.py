@@ -86,7 +86,7 @@ class Training:
     def _restore(self, checkpoint: Path) -> None:
         with self.base.lease(self.adapter):
             self.base.restore(self.adapter, checkpoint)
-        load_optimizer(self.stepper.optimizer, self.stepper.trained, checkpoint)
+        load_optimizer(self.stepper.optimizer, self.base.named(self.adapter), checkpoint)
         self.state = State.of(read_state(checkpoint))
         self.spec = self.spec.model_copy(update=self.state.settings)
         self._saved = self.state.step

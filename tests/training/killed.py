@@ -1,0 +1,70 @@
+"""A run that kills its own process at a named moment, executed in a process forked from one that has imported torch already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+__all__ = ["MOMENTS", "in_child", "run_and_die", "run_on"]
+
+MOMENTS = ("inside a step", "after a step was told", "while a checkpoint is written", "between marker and rename", "before the old ones go")
+
+
+def in_child(work: Any, *arguments: Any) -> int | None:
+    """The exit code of a fresh process that does `work`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "transformers", "peft", "tests.training.runs", "nbtune.launch.job"])
+    child = context.Process(target=work, args=arguments)
+    child.start()
+    child.join(120)
+    return child.exitcode
+
+
+def run_and_die(home: str, folder: str, moment: str, count: int, options: dict[str, Any]) -> None:
+    """Starts a run that dies the `count`-th time that `moment` comes."""
+    os.environ["NBTUNE_HOME"] = home
+    from tests.training.runs import start
+
+    _arm(moment, count)
+    run = start(Path(folder), name="killed", **options)
+    run.listen(lambda event: run.set(learning_rate=5e-4) if event.type == "step" and event.step == 4 else None)
+    run.wait()
+
+
+def run_on(home: str) -> None:
+    """Goes on with it, to its end."""
+    os.environ["NBTUNE_HOME"] = home
+    import nbtune
+
+    nbtune.open("killed").resume().wait()
+
+
+def _arm(moment: str, count: int) -> None:
+    from nbtune.launch.live import Live
+    from nbtune.training import checkpoints
+    from nbtune.training.step import Stepper
+
+    places: dict[str, tuple[Any, str]] = {
+        "inside a step": (Stepper, "_update"),
+        "after a step was told": (Live, "_tell"),
+        "while a checkpoint is written": (checkpoints, "_write_moments"),
+        "between marker and rename": (Path, "rename"),
+        "before the old ones go": (checkpoints, "retain"),
+    }
+    owner, name = places[moment]
+    real = getattr(owner, name)
+    seen = 0
+
+    def deadly(*arguments: Any, **named: Any) -> Any:
+        nonlocal seen
+        told_step = moment != "after a step was told" or arguments[1].type == "step"
+        renamed = name != "rename" or str(arguments[0]).rpartition("/")[2].startswith(".part-")
+        seen += told_step and renamed
+        if seen == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **named)
+
+    setattr(owner, name, deadly)

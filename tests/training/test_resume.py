@@ -1,0 +1,145 @@
+"""What was stopped, killed or forked goes on bit for bit as if nothing had happened."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import nbtune
+from nbtune.errors import RunError, SpecError
+from nbtune.events import Control, Note, Resumed
+from tests.tiny import tiny_llama
+from tests.training.killed import MOMENTS, in_child, run_and_die, run_on
+from tests.training.runs import OPTIONS, bytes_of, figures, start, steps_done_again
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("tiny"))
+
+
+def stop_after(run: nbtune.Run, step: int) -> None:
+    run.listen(lambda event: run.stop() if event.type == "step" and event.step == step else None)
+    run.wait()
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("lora", {}),
+        ("lora", {"optim": "adafactor", "lr_scheduler_type": "warmup_stable_decay", "neftune_noise_alpha": 5.0}),
+        ("lora", {"optim": "sgd", "gradient_accumulation_steps": 2, "loraplus_lr_ratio": 4.0}),
+        ("last-blocks", {"num_blocks": 1}),
+        ("head", {}),
+        ("full", {"dtype": "bfloat16"}),
+    ],
+)
+def test_a_run_that_was_stopped_and_resumed_ends_with_the_bytes_of_one_that_was_not(folder: Path, method: str, options: dict) -> None:
+    whole = start(folder, method, **options).wait()
+    run = start(folder, method, **options)
+    stop_after(run, 4)
+    assert run.status == "stopped"
+    assert run.resume().wait().status == "finished"
+    assert bytes_of(run) == bytes_of(whole)
+    assert figures(run) == figures(whole)
+    assert run.summary["num_tokens"] == whole.summary["num_tokens"]
+    assert steps_done_again(run.events()) == 0
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_goes_on_to_the_same_bytes(folder: Path, home: Path, moment: str) -> None:
+    options = {"lr_scheduler_type": "constant"}
+    whole = start(folder, name="whole", **options)
+    whole.listen(lambda event: whole.set(learning_rate=5e-4) if event.type == "step" and event.step == 4 else None)
+    count = {"inside a step": 8, "after a step was told": 8}.get(moment, 2)
+    assert in_child(run_and_die, str(home), str(folder), moment, count, options) == -signal.SIGKILL
+    killed = nbtune.open("killed")
+    assert killed.status == "interrupted"
+    assert in_child(run_on, str(home)) == 0
+    whole.wait()
+    killed = nbtune.open("killed")
+    changes = [[event.step for event in run.events() if isinstance(event, Control) and event.action == "set"] for run in (whole, killed)]
+    assert changes[0] == changes[1]
+    assert bytes_of(killed) == bytes_of(whole)
+    assert figures(killed) == figures(whole)
+    assert steps_done_again(killed.events()) <= OPTIONS["save_steps"]
+    assert sorted(path.name for path in (killed.folder / "checkpoints").iterdir()) == ["step-000009", "step-000012"]
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(folder: Path, home: Path) -> None:
+    whole = start(folder, name="whole").wait()
+    assert in_child(run_and_die, str(home), str(folder), "inside a step", 2, {"learning_rate": 5e-4}) == -signal.SIGKILL
+    assert in_child(run_on, str(home)) == 0
+    killed = nbtune.open("killed")
+    assert [event.step for event in killed.events() if isinstance(event, Resumed)] == [0]
+    assert killed.history.index.tolist() == whole.history.index.tolist()
+
+
+def test_an_unchanged_fork_is_its_parent_bit_for_bit(folder: Path) -> None:
+    parent = start(folder, max_steps=100, save_steps=20, save_total_limit=9, eval_steps=50).wait()
+    child = parent.fork(40).wait()
+    assert bytes_of(child, 100) == bytes_of(parent, 100)
+    assert figures(child) == figures(parent)
+    assert "nothing differs" in next(event.text for event in child.events() if isinstance(event, Note))
+
+
+def test_a_changed_fork_says_what_differs_and_goes_on_from_there(folder: Path) -> None:
+    parent = start(folder).wait()
+    child = parent.fork(9, learning_rate=1e-5, max_steps=14, name="slower").wait()
+    assert child.name == "slower"
+    assert child.spec["parent"] == parent.id
+    text = next(event.text for event in child.events() if isinstance(event, Note))
+    assert "after step 9" in text
+    assert "learning_rate 0.001 → 1e-05" in text
+    assert child.history.index.tolist() == list(range(1, 15))
+    assert child.history["loss"].tolist()[:9] == parent.history["loss"].tolist()[:9]
+    assert child.history["learning_rate"].tolist()[9] < 1e-5
+
+
+def test_a_fork_that_cannot_be_is_refused_with_what_can(folder: Path) -> None:
+    run = start(folder).wait()
+    with pytest.raises(RunError, match="no checkpoint of step 5") as error:
+        run.fork(5)
+    assert "there are: 9, 12" in error.value.hint
+    with pytest.raises(SpecError, match="r cannot differ in a fork: the checkpoint was trained with 8"):
+        run.fork(9, r=4)
+    with pytest.raises(SpecError, match="unknown option 'lerning_rate'"):
+        run.fork(9, lerning_rate=1e-3)
+    assert len(nbtune.runs()) == 1
+
+
+def test_a_finished_run_is_not_resumed_and_one_in_use_neither(folder: Path) -> None:
+    run = start(folder).wait()
+    with pytest.raises(RunError, match="is finished"):
+        run.resume()
+    other = start(folder, max_steps=400)
+    while not other.history.index.size:
+        time.sleep(0.05)
+    pid = os.fork()
+    if pid == 0:  # another process: it sees the run's lock held
+        try:
+            nbtune.store.RunFolder(other.folder).take()
+            os._exit(1)
+        except RunError as error:
+            os._exit(0 if "in use by another process" in str(error) else 2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    other.stop()
+    other.wait()
+
+
+def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_used(folder: Path) -> None:
+    whole = start(folder).wait()
+    run = start(folder)
+    stop_after(run, 7)
+    newest = max((run.folder / "checkpoints").iterdir())
+    file = newest / "adapter_model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(data)
+    run.resume().wait()
+    notes = [event.text for event in run.events() if isinstance(event, Note)]
+    assert any(newest.name in text and "adapter_model.safetensors is not what was written" in text for text in notes)
+    assert bytes_of(run) == bytes_of(whole)
+    assert figures(run) == figures(whole)
