@@ -55,7 +55,8 @@ def doctor(task: Task, model: Any = DEFAULT_DECODER, max_length: int = _MAX_LENG
         )
     spec = DoctorSpec.build({"max_length": max_length})
     source = source_of(model or DEFAULT_DECODER)
-    return diagnose(task, source.tokenizer, max_length=spec.max_length, context=context_of(source.config), model=source.name)
+    context = context_of(source.config)
+    return diagnose(task, source.tokenizer, max_length=spec.max_length, context=context, model=source.name)
 
 
 def context_of(config: Any) -> int | None:

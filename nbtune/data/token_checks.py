@@ -73,16 +73,16 @@ def _untrainable(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
         yield Finding("refuse", what, "set tokenizer.eos_token before binding the model")
     silent = [row for row in rows if row.num_answer == 0]
     if silent:
-        what = f"the completion has no tokens in {len(silent)} of {len(rows)} rows, for one {silent[0].example.completion!r:.60}"
+        what = f"the completion has no tokens in {_count(silent, rows)}, for one {silent[0].example.completion!r:.60}"
         yield Finding("refuse", what, "there is nothing to train: check the completion template, or drop these rows", _places(silent))
     blank = [row for row in rows if row.whole.start == 0]
     if blank:
-        what = f"the prompt has no tokens in {len(blank)} of {len(rows)} rows, for one {blank[0].example.prompt!r:.60}"
+        what = f"the prompt has no tokens in {_count(blank, rows)}, for one {blank[0].example.prompt!r:.60}"
         yield Finding("refuse", what, "there is nothing to answer: check the prompt template, or drop these rows", _places(blank))
     begin = tokenizer.bos_token_id
     doubled = [row for row in rows if begin is not None and row.whole.ids[:2] == (begin, begin)]
     if doubled:
-        what = f"{len(doubled)} of {len(rows)} rows begin with two BOS tokens: the template and the tokenizer both add one"
+        what = f"{_count(doubled, rows)} begin with two BOS tokens: the template and the tokenizer both add one"
         yield Finding("refuse", what, f"take {tokenizer.bos_token!r} out of the prompt template or the data", _places(doubled))
 
 
@@ -97,7 +97,7 @@ def _too_long(rows: Sequence[Coded], limit: Limit) -> Iterator[Finding]:
         lost = [row.over(limit.tokens) for row in cut]
         each = "lose" if len(cut) != 1 else "loses"
         what = (
-            f"{len(cut)} of {len(rows)} rows {each} the beginning of the prompt to max_length {limit.tokens:,}: "
+            f"{_count(cut, rows)} {each} the beginning of the prompt to max_length {limit.tokens:,}: "
             f"{sum(lost):,} tokens in all, at most {max(lost):,} of a row"
         )
         yield Finding("warn", what, limit.mend(max(len(row.whole.ids) for row in cut)), _places(cut))
@@ -162,7 +162,13 @@ def _facts(encoder: Encoder, limit: Limit) -> Iterator[Finding]:
 
 
 def _of(some: Sequence[Coded], rows: Sequence[Coded]) -> str:
-    return f"{len(some)} of {len(rows)} rows {'has' if len(some) == 1 else 'have'}"
+    return f"{_count(some, rows)} {'has' if len(some) == 1 else 'have'}"
+
+
+def _count(some: Sequence[Coded], rows: Sequence[Coded]) -> str:
+    """Some of the rows, and which these are."""
+    parts = " and ".join(dict.fromkeys(row.example.split for row in rows))
+    return f"{len(some):,} of {len(rows):,} {parts} rows"
 
 
 def _places(rows: Sequence[Coded]) -> tuple[str, ...]:
