@@ -82,14 +82,8 @@ class Encoder:
         Where encoding both together leaves the prompt's ids as they are, the rest is the answer: then a tokenizer that
         marks the start of words cannot put a space where there is none. Else the answer is encoded alone.
         """
-        if self.chat:
-            answer = answer.strip()
         text = self.prompt_text(prompt)
-        before = self._ids(text, special=not self.chat)
-        both = self._ids(text + answer, special=not self.chat)
-        if both[: len(before)] == before and len(both) > len(before):
-            return both[len(before) :]
-        return self._ids(answer, special=False)
+        return self._after(text, self._ids(text, special=not self.chat), answer)
 
     def row(self, prompt: str, answer: str, *, max_length: int, where: str = "row") -> Encoded:
         """A training row: prompt, answer, end of sequence.
@@ -112,9 +106,10 @@ class Encoder:
 
     def whole(self, prompt: str, answer: str) -> Encoded:
         """Prompt, answer and end of sequence (where the tokenizer has one) at full length; nothing is checked."""
-        before = self.prompt_ids(prompt)
+        text = self.prompt_text(prompt)
+        before = self._ids(text, special=not self.chat)
         end = self.tokenizer.eos_token_id
-        return Encoded((*before, *self.answer_ids(prompt, answer), *((end,) if isinstance(end, int) else ())), len(before))
+        return Encoded((*before, *self._after(text, before, answer), *((end,) if isinstance(end, int) else ())), len(before))
 
     def view(self, examples: Sequence[Any], *, max_length: int = 512, rows: int = 2, most: int = 2000) -> TokenView:
         """Token lengths of (at most `most`) examples, and the first `rows` of them token by token."""
@@ -130,6 +125,15 @@ class Encoder:
         """The row token by token, as (text, whether it is trained)."""
         decode = self.tokenizer.decode
         return tuple((str(decode([token], skip_special_tokens=False)), place >= row.start) for place, token in enumerate(row.ids))
+
+    def _after(self, text: str, before: list[int], answer: str) -> list[int]:
+        """The ids of an answer behind the text whose ids are `before`."""
+        if self.chat:
+            answer = answer.strip()
+        both = self._ids(text + answer, special=not self.chat)
+        if both[: len(before)] == before and len(both) > len(before):
+            return both[len(before) :]
+        return self._ids(answer, special=False)
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
         if not text:
