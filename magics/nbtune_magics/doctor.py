@@ -47,11 +47,12 @@ def _named(call: Call) -> Call:
     """The call with its first word as the task."""
     if not call.words:
         return call
-    name = call.words[0]
-    if call.values.get("task") in (None, name):
-        return replace(call, values={**call.values, "task": name}, lines={**call.lines, "task": 1})
-    clash = Problem(f"the line names two tasks, {name!r} and {call.values['task']!r}", "keep one of them", 1)
-    return replace(call, problems=(*call.problems, clash))
+    name, other = call.words[0], call.values.get("task")
+    named = replace(call, values={**call.values, "task": name}, lines={**call.lines, "task": 1})
+    if other in (None, name):
+        return named
+    clash = Problem(f"the line names two tasks, {name!r} and {other!r}", "keep one of them", call.lines.get("task", 1))
+    return replace(named, problems=(*call.problems, clash))
 
 
 def _tasks() -> Iterable[str]:
