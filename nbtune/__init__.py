@@ -15,6 +15,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 from nbtune import models
 from nbtune.approaches import prompt
 from nbtune.compare import Comparison, compare
+from nbtune.doctor import doctor
 from nbtune.errors import NbtuneError
 from nbtune.estimate import estimate
 from nbtune.run import Run, runs
@@ -26,7 +27,21 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 __version__ = "0.1.0"
-__all__ = ["Comparison", "NbtuneError", "Run", "Task", "__version__", "compare", "estimate", "finetune", "models", "open", "prompt", "runs"]
+__all__ = [
+    "Comparison",
+    "NbtuneError",
+    "Run",
+    "Task",
+    "__version__",
+    "compare",
+    "doctor",
+    "estimate",
+    "finetune",
+    "models",
+    "open",
+    "prompt",
+    "runs",
+]
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

@@ -73,7 +73,14 @@ def test_the_wheel_says_its_licence_and_python(wheel):
 
 def test_every_view_that_is_registered_can_be_loaded():
     points = importlib.metadata.entry_points(group="nbtune.views")
-    assert {point.name for point in points} == {"show_run", "run_figure", "run_mimebundle", "comparison_mimebundle", "task_mimebundle"}
+    assert {point.name for point in points} == {
+        "show_run",
+        "run_figure",
+        "run_mimebundle",
+        "comparison_mimebundle",
+        "task_mimebundle",
+        "doctor_mimebundle",
+    }
     for point in points:
         assert callable(point.load())
 

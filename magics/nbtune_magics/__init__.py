@@ -1,4 +1,4 @@
-"""The magics: `%%task %%finetune %%prompt %%compare %tune %runs`. Each parses, calls the backend and returns.
+"""The magics: `%%task %doctor %%finetune %%prompt %%compare %tune %runs`. Each parses, calls the backend and returns.
 
 `%load_ext nbtune` loads them.
 """

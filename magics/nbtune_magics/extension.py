@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbtune_magics.compare import COMPARE
 from nbtune_magics.completion import Completion
+from nbtune_magics.doctor import DOCTOR
 from nbtune_magics.finetune import FINETUNE
 from nbtune_magics.magic import Magic, Registered
 from nbtune_magics.output import Shown
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAGICS", "load", "unload"]
 
-MAGICS: tuple[Magic, ...] = (TASK, FINETUNE, PROMPT, COMPARE, TUNE, RUNS)
+MAGICS: tuple[Magic, ...] = (TASK, DOCTOR, FINETUNE, PROMPT, COMPARE, TUNE, RUNS)
 
 _loaded: dict[int, _Loaded] = {}
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from nbtune.data.duplicates import fold, near_duplicate_groups
-from nbtune.data.examples import Filled
+from nbtune.data.examples import Example, Filled
 from nbtune.data.rows import canonical
 from nbtune.data.splits import refuse_overlap, split_rows
 from nbtune.errors import DataError
 from nbtune.spec import SplitSpec
 
-__all__ = ["Division", "divide"]
+__all__ = ["MOST_COMPARED", "Division", "contents_of", "divide", "equal_groups"]
 
-_MOST_COMPARED: Final = 10_000
+MOST_COMPARED: Final = 10_000
+"""Near-duplicates are looked for in no more rows than these."""
 _LARGEST_SHARE: Final = 0.5
 
 
@@ -84,17 +85,17 @@ def _divided(spec: SplitSpec, source: str) -> str:
 def _groups(given: Mapping[str, Sequence[Filled]], read: Sequence[str]) -> tuple[dict[str, list[int]], tuple[str, ...], tuple[str, ...]]:
     """The duplicate group of each row, numbered over all parts together, with notes and warnings."""
     every = [item for items in given.values() for item in items]
-    contents = _contents(every, read)
+    contents = contents_of(every, read)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    if len(every) > _MOST_COMPARED:
-        numbers = _equal_groups(contents)
+    if len(every) > MOST_COMPARED:
+        numbers = equal_groups(contents)
         notes = (f"near-duplicates were not looked for in {len(every):,} rows, only equal ones",)
     else:
         numbers = near_duplicate_groups(contents)
         largest = max(Counter(numbers).values(), default=0)
         if largest > max(2, _LARGEST_SHARE * len(every)) and "all" in given:
-            numbers = _equal_groups(contents)
+            numbers = equal_groups(contents)
             warnings = (
                 f"{largest} of {len(every)} rows are near-duplicates of each other: only equal rows are kept on one side of the split",
             )
@@ -109,7 +110,7 @@ def _groups(given: Mapping[str, Sequence[Filled]], read: Sequence[str]) -> tuple
     return groups, notes, warnings
 
 
-def _contents(rows: Sequence[Filled], read: Sequence[str]) -> list[str]:
+def contents_of(rows: Sequence[Filled | Example], read: Sequence[str]) -> list[str]:
     """What the prompts say without their fixed words: the values of the columns read, but those that are the same throughout."""
     if not rows:
         return []
@@ -118,6 +119,7 @@ def _contents(rows: Sequence[Filled], read: Sequence[str]) -> list[str]:
     return ["\n".join(str(item.row[name]) for name in varying) for item in rows]
 
 
-def _equal_groups(contents: Sequence[str]) -> list[int]:
+def equal_groups(contents: Sequence[str]) -> list[int]:
+    """The group of each text, numbered from 0 by first appearance: texts that differ in case and spacing alone share one."""
     first: dict[str, int] = {}
     return [first.setdefault(fold(text), len(first)) for text in contents]

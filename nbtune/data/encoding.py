@@ -29,6 +29,14 @@ class Encoded:
         """Trained tokens: the answer's and the end of sequence."""
         return len(self.ids) - self.start
 
+    def cut(self, max_length: int) -> Encoded:
+        """The row within `max_length`, without the beginning of its prompt where it is longer.
+
+        At least one token of the prompt has to stay: the caller sees to it that there is room.
+        """
+        over = max(0, len(self.ids) - max_length)
+        return Encoded(self.ids[over:], self.start - over)
+
 
 @dataclass(frozen=True)
 class TokenView:
@@ -74,14 +82,8 @@ class Encoder:
         Where encoding both together leaves the prompt's ids as they are, the rest is the answer: then a tokenizer that
         marks the start of words cannot put a space where there is none. Else the answer is encoded alone.
         """
-        if self.chat:
-            answer = answer.strip()
         text = self.prompt_text(prompt)
-        before = self._ids(text, special=not self.chat)
-        both = self._ids(text + answer, special=not self.chat)
-        if both[: len(before)] == before and len(both) > len(before):
-            return both[len(before) :]
-        return self._ids(answer, special=False)
+        return self._after(text, self._ids(text, special=not self.chat), answer)
 
     def row(self, prompt: str, answer: str, *, max_length: int, where: str = "row") -> Encoded:
         """A training row: prompt, answer, end of sequence.
@@ -91,19 +93,23 @@ class Encoder:
         Raises:
             DataError: the answer has no tokens or alone is longer than `max_length`, or the tokenizer has no EOS.
         """
-        prompt_ids, answer_ids = self.prompt_ids(prompt), self.answer_ids(prompt, answer)
-        end = self.tokenizer.eos_token_id
-        if not isinstance(end, int):
+        whole = self.whole(prompt, answer)
+        if not isinstance(self.tokenizer.eos_token_id, int):
             message = "the tokenizer has no end-of-sequence token, so a model could not learn to stop"
             raise DataError(message, hint="set tokenizer.eos_token before binding the model")
-        if not answer_ids:
+        if whole.num_trained < 2:  # noqa: PLR2004  the end of sequence alone
             raise DataError(f"{where}: the completion {answer!r} has no tokens", hint="check the completion template")
-        room = max_length - len(answer_ids) - 1
-        if room < 1:
-            message = f"{where}: the completion alone has {len(answer_ids)} tokens, and max_length is {max_length}"
-            raise DataError(message, hint=f"set max_length to {len(answer_ids) + len(prompt_ids) + 1} or more")
-        kept = prompt_ids[-room:] if len(prompt_ids) > room else prompt_ids
-        return Encoded((*kept, *answer_ids, end), len(kept))
+        if whole.num_trained >= max_length:
+            message = f"{where}: the completion alone has {whole.num_trained - 1} tokens, and max_length is {max_length}"
+            raise DataError(message, hint=f"set max_length to {len(whole.ids)} or more")
+        return whole.cut(max_length)
+
+    def whole(self, prompt: str, answer: str) -> Encoded:
+        """Prompt, answer and end of sequence (where the tokenizer has one) at full length; nothing is checked."""
+        text = self.prompt_text(prompt)
+        before = self._ids(text, special=not self.chat)
+        end = self.tokenizer.eos_token_id
+        return Encoded((*before, *self._after(text, before, answer), *((end,) if isinstance(end, int) else ())), len(before))
 
     def view(self, examples: Sequence[Any], *, max_length: int = 512, rows: int = 2, most: int = 2000) -> TokenView:
         """Token lengths of (at most `most`) examples, and the first `rows` of them token by token."""
@@ -113,11 +119,21 @@ class Encoder:
         text = f"{lengths[0]} to {lengths[-1]} tokens, median {lengths[len(lengths) // 2]}"
         if over:
             text += f"; {over} of {len(lengths)} are over max_length {max_length} and would lose the beginning of their prompt"
-        return TokenView(text, tuple(self._pieces(item) for item in encoded[:rows]))
+        return TokenView(text, tuple(self.pieces(item) for item in encoded[:rows]))
 
-    def _pieces(self, row: Encoded) -> tuple[tuple[str, bool], ...]:
+    def pieces(self, row: Encoded) -> tuple[tuple[str, bool], ...]:
+        """The row token by token, as (text, whether it is trained)."""
         decode = self.tokenizer.decode
         return tuple((str(decode([token], skip_special_tokens=False)), place >= row.start) for place, token in enumerate(row.ids))
+
+    def _after(self, text: str, before: list[int], answer: str) -> list[int]:
+        """The ids of an answer behind the text whose ids are `before`."""
+        if self.chat:
+            answer = answer.strip()
+        both = self._ids(text + answer, special=not self.chat)
+        if both[: len(before)] == before and len(both) > len(before):
+            return both[len(before) :]
+        return self._ids(answer, special=False)
 
     def _ids(self, text: str, *, special: bool) -> list[int]:
         if not text:

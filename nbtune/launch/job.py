@@ -175,14 +175,21 @@ def _encoder(job: Job) -> Encoder:
 
 
 def _encode(job: Job, encoder: Encoder) -> Generator[Event, None, list[Encoded]]:
-    from nbtune.data.encoding import encode_rows
+    from nbtune.data.doctor import diagnose
+    from nbtune.doctor import context_of
 
-    limit = _max_length(job)
-    rows, cut = encode_rows(encoder, job.task.train, max_length=limit)
-    if cut:
-        text = f"{cut} of {len(rows)} rows are longer than max_length {limit} and lose the beginning of their prompt"
+    found = diagnose(
+        job.task,
+        encoder.tokenizer,
+        max_length=job.spec.max_length,
+        context=context_of(job.source.config),
+        near=False,  # the split has looked for them
+        max_eval_rows=job.spec.max_eval_rows,
+    )
+    found.refuse()
+    for text in found.briefly():
         yield Note(level="warning", text=text)
-    return rows
+    return list(found.encoded)
 
 
 def _max_length(job: Job) -> int:

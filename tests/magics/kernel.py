@@ -80,6 +80,8 @@ class Kernel:
             if mine and kind == "status" and message["content"]["execution_state"] == "idle":
                 break
         reply = self.client.get_shell_msg(timeout=10)
+        while reply["parent_header"].get("msg_id") != sent:  # a kernel slow to start is asked for its info more than once
+            reply = self.client.get_shell_msg(timeout=10)
         found.status = reply["content"]["status"]
         if found.status == "error":
             time.sleep(0.1)  # the kernel aborts what comes right behind an error

@@ -71,6 +71,10 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("%%prompt --task tickets\nfew‸", ("few-shot",)),
         ("%%prompt\nfew-shot: {se‸", ("select: ", "seed: ")),
         ("%runs st‸", ("stop",)),
+        ("%doctor ‸", ("tickets", "dates")),
+        ("%doctor ti‸", ("tickets",)),
+        ("%doctor tickets --max_l‸", ("--max_length",)),
+        ("%doctor tickets --model smo‸", ("smollm2-135m",)),
     ],
 )
 def test_what_fits_is_offered(cell: str, wanted: tuple[str, ...]) -> None:

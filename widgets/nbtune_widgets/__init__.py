@@ -6,6 +6,7 @@ Importing this package imports nothing heavy; ipywidgets, anywidget and plotly c
 from __future__ import annotations
 
 from nbtune_widgets.comparison import comparison_html, comparison_text
+from nbtune_widgets.diagnosis import diagnosis_html, diagnosis_text
 from nbtune_widgets.figures import run_figure
 from nbtune_widgets.panel import RunPanel
 from nbtune_widgets.protocols import ComparisonView, RunView, TaskView, TokensView
@@ -21,6 +22,8 @@ __all__ = [
     "TokensView",
     "comparison_html",
     "comparison_text",
+    "diagnosis_html",
+    "diagnosis_text",
     "run_card_html",
     "run_figure",
     "run_html",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbtune_widgets.comparison import comparison_html, comparison_text
+from nbtune_widgets.diagnosis import diagnosis_html, diagnosis_text
 from nbtune_widgets.figures import run_figure
 from nbtune_widgets.protocols import ComparisonView, RunView, TaskView, TokensView
 from nbtune_widgets.static import run_card_html, run_text
 from nbtune_widgets.task_card import task_html, task_text
 
-__all__ = ["comparison_mimebundle", "run_figure", "run_mimebundle", "show_run", "task_mimebundle"]
+if TYPE_CHECKING:
+    from nbtune.data.doctor import Diagnosis
+
+__all__ = ["comparison_mimebundle", "doctor_mimebundle", "run_figure", "run_mimebundle", "show_run", "task_mimebundle"]
 
 
 def show_run(run: RunView) -> None:
@@ -33,3 +37,8 @@ def comparison_mimebundle(comparison: ComparisonView) -> dict[str, Any]:
 def task_mimebundle(task: TaskView, tokens: TokensView | None = None) -> dict[str, Any]:
     """The task's preview as a cell's result."""
     return {"text/plain": task_text(task, tokens), "text/html": task_html(task, tokens)}
+
+
+def doctor_mimebundle(diagnosis: Diagnosis) -> dict[str, Any]:
+    """What the data doctor found as a cell's result."""
+    return {"text/plain": diagnosis_text(diagnosis), "text/html": diagnosis_html(diagnosis)}
