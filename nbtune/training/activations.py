@@ -77,7 +77,7 @@ def open_cache(
         packed: how the rows become batches, as in training.
         folder: the run's folder.
         wanted: the option `activation_cache`.
-        epochs: passes over the rows that are still to be trained.
+        epochs: passes over the rows in the whole run, so that a run that carries on decides as before: its bits are others without a cache.
         noise: NEFTune noise is put on the embeddings.
         limit: most bytes on disk; left out: `disk_limit`.
         tell: called between forwards; may raise to end it.
