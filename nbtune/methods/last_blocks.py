@@ -8,8 +8,6 @@ from nbtune.errors import ModelError, SpecError
 from nbtune.spec import FinetuneSpec, option
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from nbtune.methods.base import Facts
     from nbtune.models.base import Base
 
@@ -50,21 +48,9 @@ class LastBlocks:
 
     def attach(self, base: Base, spec: LastBlocksSpec, name: str) -> None:
         """Sets the last blocks free, and the norm between them and the head where there is one."""
-        from nbtune.models.families import blocks
+        from nbtune.models.families import blocks, final_norms
 
-        layers = blocks(base.model)
-        chosen: list[nn.Module] = list(layers[-spec.num_blocks :])
-        base.train_only([*chosen, *_final_norm(base.model, layers)])
-
-
-def _final_norm(model: nn.Module, layers: nn.ModuleList) -> list[nn.Module]:
-    """The norms that stand beside the list of blocks, after it."""
-    for module in model.modules():
-        children = list(module.named_children())
-        places = [place for place, (_, child) in enumerate(children) if child is layers]
-        if places:
-            return [child for _, child in children[places[0] + 1 :] if "norm" in type(child).__name__.lower()]
-    return []
+        base.train_only([*blocks(base.model)[-spec.num_blocks :], *final_norms(base.model)])
 
 
 METHOD: Final = LastBlocks()

@@ -15,6 +15,7 @@ from nbtune.spec import FinetuneSpec, option
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel
 
     from nbtune.methods.base import Facts
     from nbtune.models.base import Base
@@ -87,6 +88,8 @@ class Lora:
         targets = spec.target_modules if isinstance(spec.target_modules, str) else list(spec.target_modules)
         if not isinstance(targets, str):
             _refuse_unknown(base.model, targets)
+        elif spec.layers_to_transform:
+            targets = _linear_layers(base.model)  # peft takes numbers of blocks beside a list of names alone
         config = LoraConfig(
             r=spec.r,
             lora_alpha=spec.lora_alpha,  # type: ignore[arg-type]
@@ -98,6 +101,21 @@ class Lora:
             task_type="CAUSAL_LM",
         )
         base.add_adapter(name, config, seed=spec.seed)
+
+
+def _linear_layers(model: PreTrainedModel) -> list[str]:
+    """Names of the linear layers within a block, as "all-linear" means them; what adapters have put there is left out."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    from nbtune.models.families import blocks
+
+    layers = blocks(model)
+    adapted = [key for key, module in layers.named_modules() if isinstance(module, BaseTunerLayer)]
+    inside = tuple(f"{key}." for key in adapted)
+    plain = [key for key, module in layers.named_modules() if isinstance(module, nn.Linear | Conv1D) and not key.startswith(inside)]
+    return sorted({key.rsplit(".", 1)[-1] for key in (*plain, *adapted)})
 
 
 def _refuse_unknown(model: nn.Module, targets: list[str]) -> None:

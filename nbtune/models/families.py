@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["blocks", "can_pack", "head", "untie_head"]
+__all__ = ["blocks", "can_pack", "final_norms", "head", "untie_head"]
 
 _PACKABLE: Final = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "olmo2", "phi3"})
 """Families whose sdpa attention was seen to take a boolean 4-D mask as it is, and positions that start again."""
@@ -37,6 +37,21 @@ def blocks(model: PreTrainedModel) -> nn.ModuleList:
         message = f"no list of blocks was found in a {type(model).__name__}"
         raise ModelError(message, hint="use a method that needs none: lora, full")
     return max(lists, key=len)
+
+
+def final_norms(model: PreTrainedModel) -> list[nn.Module]:
+    """The norms between the last block and the head: those that stand beside the list of blocks, after it (none: an empty list).
+
+    Raises:
+        ModelError: the model has no list of blocks.
+    """
+    layers = blocks(model)
+    for module in model.modules():
+        children = list(module.children())
+        places = [place for place, child in enumerate(children) if child is layers]
+        if places:
+            return [child for child in children[places[0] + 1 :] if "norm" in type(child).__name__.lower()]
+    return []
 
 
 def head(model: PreTrainedModel) -> nn.Module:

@@ -64,6 +64,23 @@ def test_a_run_lowers_the_loss_leaves_the_base_alone_and_opens_again_with_equal_
     assert torch.equal(again.logits(prompt), tuned)
 
 
+def test_lora_on_chosen_blocks_updates_every_linear_layer_of_those_alone(folder: Path) -> None:
+    base = own_base(source_of(folder), dtype="float32", quantization=None, device="cpu")
+    for name in ("first", "second"):  # the second beside another run's adapter
+        get("lora").attach(base, get("lora").spec.build({"layers_to_transform": [1], "r": 4}), name)
+        layers = {key.rsplit(".lora_", 1)[0] for key in base.trained(name)}
+        parts = (
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.o_proj",
+            "mlp.gate_proj",
+            "mlp.up_proj",
+            "mlp.down_proj",
+        )
+        assert layers == {f"model.layers.1.{part}" for part in parts}
+
+
 def test_an_adapter_is_peft_s_own_file_and_a_merged_save_is_a_plain_model(folder: Path, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

@@ -1,0 +1,46 @@
+"""What of a model stays as it is: how far up the blocks are frozen, and whether training would draw anything at random there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nbtune.errors import ModelError
+from nbtune.models.families import blocks, final_norms, head
+
+if TYPE_CHECKING:
+    from nbtune.models.base import Base
+
+__all__ = ["has_dropout_below", "lowest_trained_block"]
+
+
+def lowest_trained_block(base: Base, adapter: str) -> int | None:
+    """k, if all that is trained under `adapter` lies in block k or above; the number of blocks, if only the final norm or the head is.
+
+    None where something below the blocks is trained (embeddings, a head that shares their matrix), outside the model, or nothing.
+    """
+    try:
+        layers = blocks(base.model)
+        above = [head(base.model), *final_norms(base.model)]
+    except ModelError:
+        return None
+    place = {id(parameter): len(layers) for module in above for parameter in module.parameters()}
+    for number in reversed(range(len(layers))):  # what several blocks share counts as the lowest one's
+        place |= {id(parameter): number for parameter in layers[number].parameters()}
+    place |= {id(parameter): -1 for parameter in base.model.get_input_embeddings().parameters()}
+    lowest = min((place.get(id(parameter), -1) for parameter in base.trained(adapter).values()), default=-1)
+    return lowest if lowest >= 0 else None
+
+
+def has_dropout_below(base: Base, depth: int) -> bool:
+    """Whether any module but the blocks from `depth` on would drop something while training; adapters, not trained there, do not count."""
+    from torch import nn
+
+    above = {id(module) for block in blocks(base.model)[depth:] for module in block.modules()}
+    adapters = [f".{name}." for name in (base.peft.peft_config if base.peft is not None else ())]
+    for key, module in base.model.named_modules():
+        if id(module) in above or any(name in f".{key}." for name in adapters):
+            continue
+        rates = [module.p] if isinstance(module, nn.Dropout) else [getattr(module, name, 0.0) for name in ("attention_dropout", "dropout")]
+        if any(isinstance(rate, float) and rate > 0 for rate in rates):
+            return True
+    return False
