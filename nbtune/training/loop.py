@@ -38,6 +38,10 @@ class DivergedError(Exception):
         self.step = step
 
 
+class _LeftError(Exception):
+    """The run was stopped while its cache was filled."""
+
+
 class Start:
     """Where a run goes on: from a checkpoint (None: from the beginning), and what was done to it after that, by step."""
 
@@ -108,10 +112,42 @@ class Training:
             yield self._started()
             if self._start is not None:
                 yield Resumed(step=self.state.step)
+            if self.state.step < self.total_steps:
+                yield from self._open_cache()
             yield from self._train()
         finally:
             self._writer.wait()
             torch.set_num_threads(before)
+
+    def _open_cache(self) -> Iterator[Event]:
+        """Computes the blocks below all that is trained once, where that pays; a run that goes on decides as it did before."""
+        from nbtune.training.activations import open_cache
+
+        stepper, spec = self.stepper, self.spec
+
+        def tell(_done: int, _total: int) -> None:
+            if self._controls.stop_asked() is not None:
+                raise _LeftError
+
+        try:
+            stepper.cache, text = open_cache(
+                self.base,
+                self.adapter,
+                stepper.rows,
+                objective=stepper.objective,
+                packed=stepper.packed,
+                folder=self._root.parent,
+                wanted=spec.activation_cache if self.state.cached is None else self.state.cached,
+                epochs=self.total_steps * spec.step_rows / self.num_rows,
+                noise=spec.neftune_noise_alpha is not None,
+                tell=tell,
+            )
+        except _LeftError:
+            yield from self._obey(self._controls.new())
+            return
+        self.state.cached = stepper.cache is not None
+        if text:
+            yield Note(level="info", text=text)
 
     def _train(self) -> Iterator[Event]:
         self._resident = time.perf_counter() - self.state.seconds
@@ -154,6 +190,7 @@ class Training:
             yield from self._written()
             if self._over or not self._paused:
                 return
+            yield from self._tell()
             asked = yield from self._wait()
             look, sample = "evaluate" in asked, "sample" in asked
 
@@ -205,6 +242,7 @@ class Training:
             requests = list(self._controls.new())
             if not requests:
                 time.sleep(PAUSE_SECONDS)
+            yield from self._written()
             asked = yield from self._obey(requests)
         self._resident += time.perf_counter() - began
         return asked
@@ -331,6 +369,8 @@ class Training:
             "checkpoint_step": kept,
             **({"ended_early": self._early} if self._early else {}),
         }
+        if self.stepper.cache is not None and not self._stopping:
+            self.stepper.cache.close()
         yield Stopped(step=step, summary=summary) if self._stopping else Finished(step=step, summary=summary)
 
 

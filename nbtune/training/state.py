@@ -14,8 +14,9 @@ class State:
     """After `step` optimizer steps.
 
     There is no random state to keep: what is random in a micro-batch is drawn from (seed, step, its first row), and a step's rows from
-    (seed, epoch). `micro_rows` is the batch size that still fits (an out-of-memory halves it), `threads` torch's threads, on which the
-    bits depend; `interval_*` sum the loss since the last look at dev, `best` is the best score so far, the higher the better.
+    (seed, epoch). `micro_rows` is the batch size that still fits (an out-of-memory halves it); the bits depend on `threads`, torch's, and
+    on `cached`, whether frozen blocks were computed once. `interval_*` sum the loss since the last look at dev; `best` is the best score
+    so far, the higher the better.
     """
 
     step: int = 0
@@ -23,6 +24,7 @@ class State:
     seconds: float = 0.0
     micro_rows: int = 0
     threads: int = 0
+    cached: bool | None = None
     interval_loss: float = 0.0
     interval_tokens: int = 0
     best: float | None = None

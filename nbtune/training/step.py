@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from nbtune.models.base import Base
     from nbtune.objectives import Objective
     from nbtune.spec import FinetuneSpec
+    from nbtune.training.activations import ActivationCache
     from nbtune.training.state import State
 
 __all__ = ["Done", "Stepper"]
@@ -65,6 +67,7 @@ class Stepper:
         self.optimizer = make_optimizer(self.trained, spec)
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=base.dtype == torch.float16)
         self.smaller: list[str] = []
+        self.cache: ActivationCache | None = None
         self._lengths = [len(row.ids) for row in rows]
         self._pad = int(base.tokenizer.pad_token_id or 0)
 
@@ -121,17 +124,19 @@ class Stepper:
         """Adds the gradient of these rows' share of the step's mean loss; their summed loss, their tokens, and the places they fill."""
         import torch
 
-        batch = collate([self.rows[row] for row in micro], packed=self.packed, pad_id=self._pad).to(self.base.device)
+        cache = self.cache
+        rows = [self.rows[row] for row in micro]
+        batch = (cache.batch(micro) if cache else collate(rows, packed=self.packed, pad_id=self._pad)).to(self.base.device)
         of.watch.lap("data")
         devices = [self.base.device] if self.base.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(hash((of.spec.seed, of.step, micro[0])) % (2**63))
-            with neftune(model, of.spec.neftune_noise_alpha, batch):
+            with neftune(model, of.spec.neftune_noise_alpha, batch), cache.applied(micro) if cache else nullcontext():
                 loss, _ = self.objective.loss(model, batch)
             of.watch.lap("forward")
             self.scaler.scale(loss / of.weight).backward()
             of.watch.lap("backward")
-        return loss.detach(), batch.num_tokens, batch.input_ids.numel()
+        return loss.detach(), batch.num_tokens, max(batch.num_tokens, batch.input_ids.numel())
 
     def _update(self, rate: float, spec: FinetuneSpec) -> torch.Tensor:
         """Clips and updates; the norm of the gradient before."""
