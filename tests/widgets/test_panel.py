@@ -25,8 +25,8 @@ class Recorded:
 
     def __init__(self):
         self.progress = Progress()
-        self.stops = []
-        self.panel = LivePanel(self.progress, {"name": "x"}, on_stop=lambda: self.stops.append(1), on_ready=lambda: None)
+        self.asked = []
+        self.panel = LivePanel(self.progress, {"name": "x"}, on_control=lambda *asked: self.asked.append(asked), on_ready=lambda: None)
         self.sent = []
         self.panel.send = lambda content, buffers=None: self.sent.append((content, buffers))
 
@@ -90,11 +90,26 @@ def test_a_run_that_goes_back_to_a_checkpoint_sends_its_curves_anew():
     assert losses(buffers[0]) == (2, [1, 2, 3, 4, 5, 6])
 
 
-def test_stop_from_the_front_end_reaches_the_run_and_noise_does_not():
+@pytest.mark.parametrize("action", ["stop", "pause", "resume", "evaluate", "sample", "checkpoint"])
+def test_each_button_of_the_front_end_reaches_the_run(action):
     recorded = Recorded()
-    for content in ({"type": "stop"}, {"type": "dance"}, None, "stop"):
-        recorded.panel._message(None, content, [])
-    assert recorded.stops == [1]
+    recorded.panel._message(None, {"type": action}, [])
+    assert recorded.asked == [(action, None)]
+
+
+@pytest.mark.parametrize("content", [None, "stop", [], {}, {"type": "dance"}, {"type": ["stop"]}, {"type": None}, {"type": "__class__"}])
+def test_noise_from_the_page_asks_nothing_of_the_run(content):
+    recorded = Recorded()
+    recorded.panel._message(None, content, [])
+    assert recorded.asked == []
+
+
+@pytest.mark.parametrize("value", [None, "1e-4", True, float("nan"), float("inf"), 10**400, [1e-4], {}])
+def test_a_learning_rate_that_is_no_finite_number_never_reaches_the_run_as_one(value):
+    recorded = Recorded()
+    recorded.panel._message(None, {"type": "set", "learning_rate": value}, [])
+    recorded.panel._message(None, {"type": "set", "learning_rate": 1e-4}, [])
+    assert recorded.asked == [("set", None), ("set", 1e-4)]
 
 
 def test_what_is_not_finite_is_never_sent_as_json():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from nbtune_widgets.comparison import comparison_html, comparison_text
 from nbtune_widgets.figures import run_figure
 from nbtune_widgets.panel import RunPanel
-from nbtune_widgets.protocols import ComparisonView, RunView, TaskView, TokensView
+from nbtune_widgets.protocols import ComparisonView, RunView, SteeredRun, TaskView, TokensView
 from nbtune_widgets.static import run_card_html, run_html, run_text
 from nbtune_widgets.task_card import task_html, task_text
 from nbtune_widgets.tune import tune_form
@@ -17,6 +17,7 @@ __all__ = [
     "ComparisonView",
     "RunPanel",
     "RunView",
+    "SteeredRun",
     "TaskView",
     "TokensView",
     "comparison_html",

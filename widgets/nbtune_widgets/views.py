@@ -6,14 +6,14 @@ from typing import Any
 
 from nbtune_widgets.comparison import comparison_html, comparison_text
 from nbtune_widgets.figures import run_figure
-from nbtune_widgets.protocols import ComparisonView, RunView, TaskView, TokensView
+from nbtune_widgets.protocols import ComparisonView, RunView, SteeredRun, TaskView, TokensView
 from nbtune_widgets.static import run_card_html, run_text
 from nbtune_widgets.task_card import task_html, task_text
 
 __all__ = ["comparison_mimebundle", "run_figure", "run_mimebundle", "show_run", "task_mimebundle"]
 
 
-def show_run(run: RunView) -> None:
+def show_run(run: SteeredRun) -> None:
     """Draw a run where the current cell's output goes: live while it goes on, static when it is over."""
     from nbtune_widgets.panel import RunPanel
 
