@@ -128,7 +128,7 @@ class RunPanel:
                 getattr(self._run, action)()
         except NbtuneError as error:
             return Answer("error", error.message, error.hint)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  a handler of the widget swallows it: it is logged and shown instead
             _log.exception("run %s could not be asked to %s", self._run.id, action)
             return Answer("error", f"{type(error).__name__}: {error}")
         return None

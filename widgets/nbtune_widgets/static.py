@@ -37,7 +37,7 @@ def progress_html(run: RunView, progress: Progress) -> str:
         _head(run, progress),
         figures(_figures(progress)),
         _small(progress),
-        messages([gap_text(progress.looks)] if gap_text(progress.looks) else [], "warning", "Look:"),
+        messages([gap_text(progress.looks)] if gap_text(progress.looks) else [], "warning", "Warning"),
         _error(progress),
         _curves(progress),
         _looks(progress),

@@ -11,7 +11,8 @@ export class Measured {
   readonly element = make("div");
   private readonly large = make("div", { class: "nbt-figs" });
   private readonly small = make("div", { class: "nbt-small" });
-  private readonly gap = make("p", { class: "nbt-msg", "data-level": "warning", hidden: "" });
+  private readonly word = make("span");
+  private readonly gap = make("p", { class: "nbt-msg", "data-level": "warning", hidden: "" }, make("b", {}, "Warning"), " ", this.word);
   private readonly figures = new Map<string, { box: HTMLElement; value: HTMLElement }>();
   private readonly slices = PARTS.map((part) => make("span", { class: "nbt-slice", "data-part": part }));
   private readonly stack = make("span", { class: "nbt-stack", role: "img" }, ...this.slices);
@@ -36,7 +37,7 @@ export class Measured {
     this.figure(this.large, "Left", left === null ? NOTHING : wholeDuration(left), !over);
     this.smaller(state);
     this.steps(state);
-    say(this.gap, state.gap_text);
+    say(this.word, state.gap_text);
     this.gap.hidden = state.gap_text === "";
   }
 
