@@ -59,7 +59,7 @@ def plausible_events(
             data_seconds=0.006,
             forward_seconds=0.25,
             backward_seconds=0.5,
-            optimizer_seconds=0.044,
+            optimizer_seconds=0.05,
         )
         if step % every == 0 or step == steps:
             score = 0.9 - 0.7 * math.exp(-4 * part)

@@ -232,6 +232,61 @@ def test_stop_pressed_in_the_front_end_stops_the_run_at_its_next_step(fresh):
     assert "stopped" in fresh.of("update_display_data")[-1]["data"]["text/plain"]
 
 
+def states(kernel):
+    """The states that the panel published, in order."""
+    return [found["data"]["state"]["state"] for found in kernel.of("comm_msg") if "state" in found["data"].get("state", {})]
+
+
+@pytest.mark.kernel
+def test_pause_stands_still_between_two_steps_until_resume(fresh):
+    fresh.run(START.format(steps=5000, pace=0.3), wait=1)
+    fresh.comm(type="ready")
+    fresh.comm(type="pause")
+    fresh.listen(1.5)
+    assert any(state["asked"] == ["pause"] for state in states(fresh))
+    paused = states(fresh)[-1]
+    assert (paused["status"], paused["asked"], paused["controls"]) == ("paused", [], {"pause": 1})
+    fresh.comm(type="resume")
+    fresh.listen(1.5)
+    assert states(fresh)[-1]["status"] == "running"
+    assert states(fresh)[-1]["step"] > paused["step"]
+    fresh.run("run.stop(); run.wait(); panel.close()")
+
+
+@pytest.mark.kernel
+def test_a_learning_rate_from_the_page_is_the_next_steps_and_a_bad_one_is_answered_with_the_errors_two_lines(fresh):
+    fresh.run(START.format(steps=5000, pace=0.1), wait=0.5)
+    fresh.comm(type="ready")
+    fresh.comm(type="set", learning_rate=0.00025)
+    fresh.listen(1)
+    step = int(states(fresh)[-1]["answer"]["text"].removeprefix("learning_rate = 2.5e-4 after step "))
+    fresh.comm(type="set", learning_rate=7)
+    fresh.listen(0.5)
+    refused = states(fresh)[-1]
+    assert refused["answer"]["level"] == "error"
+    assert "at most 1, not 7" in refused["answer"]["text"]
+    assert refused["answer"]["hint"] == "peak learning rate"
+    fresh.comm(type="set", learning_rate="much")
+    fresh.listen(0.5)
+    assert states(fresh)[-1]["answer"]["text"] == "the learning rate must be a number"
+    assert (states(fresh)[-1]["refused"], states(fresh)[-1]["asked"]) == (2, [])
+    fresh.run(
+        f"run.stop(); run.wait(); panel.close(); print([e.learning_rate == 2.5e-4 for e in run.events() if e.type == 'step'][{step - 1}:{step + 1}])"
+    )
+    assert fresh.of("stream")[-1]["text"] == "[False, True]\n"
+
+
+@pytest.mark.kernel
+def test_a_control_that_breaks_is_told_in_the_panel_and_the_kernel_goes_on(fresh):
+    fresh.run(START.format(steps=5000, pace=0.1) + "\ndef broken(): raise OSError('no space left')\nrun.evaluate = broken", wait=0.5)
+    fresh.comm(type="ready")
+    fresh.comm(type="evaluate")
+    fresh.listen(0.8)
+    assert states(fresh)[-1]["answer"]["text"] == "OSError: no space left"
+    assert states(fresh)[-1]["asked"] == []
+    fresh.run("run.stop(); run.wait(); panel.close()")
+
+
 @pytest.mark.kernel
 def test_where_no_widget_comes_up_html_progress_takes_its_place_and_gives_way_again(fresh):
     fresh.run(START.format(steps=5000, pace=0.05), wait=5.5)
