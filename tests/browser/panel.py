@@ -50,7 +50,7 @@ class PanelView:
     @property
     def rate(self) -> Locator:
         """The field of the learning rate."""
-        return self.element.get_by_role("textbox", name="Learning rate")
+        return self.element.get_by_role("textbox", name="Peak learning rate")
 
     @property
     def answer(self) -> Locator:

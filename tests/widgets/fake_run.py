@@ -92,6 +92,7 @@ class FakeRun:
         self.name = name
         self.method = method
         self.status = "queued"
+        self.spec = {"method": method, "learning_rate": 1e-3}
         self._events: list[ev.Event] = []
         self._listeners: list[Callable[[ev.Event], None]] = []
         self._asked: list[tuple[str, dict[str, float]]] = []

@@ -122,7 +122,8 @@ def test_a_run_that_goes_back_loses_what_came_after_and_says_where_it_went_on():
     assert [item.step for item in progress.looks] == [20, 40]
     assert {sample.step for sample in progress.samples} == {20, 40}
     assert progress.steps_done == 40
-    assert [(mark.step, mark.text) for mark in progress.marks] == [(40, "went on from its checkpoint")]
+    marks = [(mark.step, mark.text) for mark in progress.marks]
+    assert marks == [(55, "learning_rate = 1e-4"), (40, "went on from its checkpoint")]  # the setting is made again without a word
     assert "step 40: went on from its checkpoint" in run_text(FakeRun([*events, ev.Resumed(step=40)]))
 
 
@@ -177,3 +178,19 @@ def test_a_setting_that_was_changed_is_answered_and_marked_at_its_step():
     assert progress.answer is not None
     assert progress.answer.text == "learning_rate = 2.5e-4, eval_steps = 5 after step 1"
     assert progress.marks[0].text == "learning_rate = 2.5e-4, eval_steps = 5"
+
+
+def test_the_peak_rate_follows_what_was_set_and_what_the_run_lowered_itself():
+    progress = folded(STARTED, step_of(1), ev.Control(step=1, action="set", values={"learning_rate": 5e-4}))
+    assert progress.peak_rate == 5e-4
+    progress.add(ev.Control(step=1, action="set", values={"eval_steps": 5}))
+    progress.add(ev.Control(step=0, action="back_off", values={"learning_rate": 2.5e-4}))
+    assert progress.peak_rate == 2.5e-4
+
+
+def test_an_early_end_and_the_step_that_was_kept_are_said_beside_the_status():
+    summary = {"ended_early": "no better look at dev since step 20", "checkpoint_step": 20}
+    run = FakeRun([STARTED, step_of(1), ev.Finished(step=40, summary=summary)])
+    said = "early, no better look at dev since step 20; the best is kept, of step 20"
+    assert f"finished ({said})" in run_text(run)
+    assert f"finished: {said}" in run_html(run)

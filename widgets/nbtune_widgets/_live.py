@@ -125,6 +125,7 @@ class LivePanel(anywidget.AnyWidget):
             "asked": sorted(progress.asked),
             "controls": dict(progress.controls),
             "refused": progress.refused,
+            "peak_rate": _finite(progress.peak_rate),
             "answer": _answer(progress),
             "notes": [{"level": note.level, "text": shown(note.text, 500)} for note in progress.notes],
             "error": "" if failed is None else shown(f"{failed.kind}: {failed.message}", 1000),

@@ -40,7 +40,8 @@ class RunPanel:
 
     def __init__(self, run: SteeredRun) -> None:
         self._run = run
-        self._progress = Progress()
+        rate = run.spec.get("learning_rate")
+        self._progress = Progress(peak_rate=float(rate) if isinstance(rate, int | float) else None)
         self._noted: deque[Event] = deque()
         self._folded = 0
         self._latest: deque[tuple[Any, ...]] = deque(maxlen=64)
@@ -124,7 +125,7 @@ class RunPanel:
         try:
             if action == "set":
                 self._run.set(learning_rate=_a_number(value))
-            else:
+            elif action != "resume" or self._run.status not in OVER:  # to resume a run that is over would start it again
                 getattr(self._run, action)()
         except NbtuneError as error:
             return Answer("error", error.message, error.hint)

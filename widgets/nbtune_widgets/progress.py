@@ -69,6 +69,7 @@ class Progress:
     pace: Pace = field(default_factory=Pace)
     asked: frozenset[str] = frozenset()
     controls: Counter[str] = field(default_factory=Counter)
+    peak_rate: float | None = None
     answer: Answer | None = None
     refused: int = 0
     peak_memory_bytes: int = 0
@@ -159,12 +160,11 @@ class Progress:
         self._go_on()
 
     def _resumed(self, event: ev.Resumed) -> None:
-        """Back to the checkpoint of a step: what was told of later ones is done again."""
+        """Back to the checkpoint of a step: what was told of later ones is done again, with the settings made then."""
         lost = [curve.rewind(event.step) for curve in self.curves]
         self.rewound = self.rewound or any(lost)
         self.looks = [look for look in self.looks if look.step <= event.step]
         self.skipped = [step for step in self.skipped if step <= event.step]
-        self.marks = [mark for mark in self.marks if mark.step <= event.step]
         self.samples = deque((sample for sample in self.samples if sample.step <= event.step), maxlen=SAMPLES)
         if self.step is not None and self.step.step > event.step:
             self.step = replace(self.step, step=event.step, loss=_at(self.loss), learning_rate=_at(self.learning_rate))
@@ -211,7 +211,8 @@ class Progress:
             self.status = "paused"
         elif event.action == "resume" and self.status == "paused":
             self.status = "running"
-        elif event.action == "set":
+        elif event.values:
+            self.peak_rate = event.values.get("learning_rate", self.peak_rate)
             said = ", ".join(f"{key} = {_said(value)}" for key, value in event.values.items())
             self.answer = Answer("info", f"{said} after step {event.step:,}")
             self._mark(event.step, said)
@@ -225,6 +226,10 @@ class Progress:
     def _finished(self, event: ev.Finished) -> None:
         self.summary = event.summary
         self._end("finished")
+        early, kept = event.summary.get("ended_early"), event.summary.get("checkpoint_step", event.step)
+        self.phase = "; ".join(
+            [*([f"early, {early}"] if early else []), *([f"the best is kept, of step {kept}"] if kept != event.step else [])]
+        )
 
     def _stopped(self, event: ev.Stopped) -> None:
         self.summary = event.summary

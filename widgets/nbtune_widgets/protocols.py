@@ -39,13 +39,17 @@ class RunView(Protocol):
 class SteeredRun(RunView, Protocol):
     """A run as the live panel steers it. Each of these only leaves a request, which takes effect after the step the run is at."""
 
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """What was asked for, flat."""
+
     def stop(self) -> None:
         """Stop, with a checkpoint."""
 
     def pause(self) -> None:
         """Wait, with the model kept in memory."""
 
-    def resume(self) -> None:
+    def resume(self) -> object:
         """Go on after a pause."""
 
     def evaluate(self) -> None:
@@ -58,7 +62,7 @@ class SteeredRun(RunView, Protocol):
         """Save now."""
 
     def set(self, *, learning_rate: float) -> None:
-        """Change the learning rate.
+        """Change the peak learning rate; its course goes on.
 
         Raises:
             NbtuneError: the value cannot be.

@@ -52,7 +52,7 @@ export class Controls {
     this.rate.id = `${id}-rate`;
     this.fold.setAttribute("aria-controls", id);
     this.bar.append(this.turn, this.stop, this.fold);
-    const field = make("span", { class: "nbt-field" }, make("label", { for: this.rate.id }, "Learning rate"), this.rate, this.halve, this.double, this.set);
+    const field = make("span", { class: "nbt-field" }, make("label", { for: this.rate.id }, "Peak learning rate"), this.rate, this.halve, this.double, this.set);
     this.more.append(...this.now.map(([, button]) => button), field, this.answer);
     this.turn.addEventListener("click", () => this.press(this.turnAction()));
     this.stop.addEventListener("click", () => this.press("stop"));
@@ -92,7 +92,7 @@ export class Controls {
     for (const [action, button] of this.now) this.label(button, action, !this.goes());
     this.label(this.set, "set", !this.goes());
     for (const button of [this.halve, this.double]) setAttribute(button, "aria-disabled", String(!this.goes()));
-    setAttribute(this.rate, "placeholder", rate(state.learning_rate));
+    setAttribute(this.rate, "placeholder", rate(state.peak_rate));
     this.rate.readOnly = !this.goes();
     const told = this.waits("set") ? null : state.answer;
     const text = this.mistake || (told ? [told.text, told.hint && `→ ${told.hint}`].filter(Boolean).join("\n") : "");
@@ -142,7 +142,7 @@ export class Controls {
 
   private scale(factor: number): void {
     if (!this.goes()) return;
-    const value = this.rate.value.trim() === "" ? this.state?.learning_rate : Number(this.rate.value);
+    const value = this.rate.value.trim() === "" ? this.state?.peak_rate : Number(this.rate.value);
     if (typeof value === "number" && Number.isFinite(value)) this.rate.value = String(Number((value * factor).toPrecision(3)));
   }
 

@@ -51,6 +51,8 @@ export interface State {
   asked: Action[];
   controls: Partial<Record<Action, number>>;
   refused: number;
+  /** The learning rate at the top of its course, which is what can be set. */
+  peak_rate: number | null;
   answer: { level: string; text: string; hint: string } | null;
   notes: Note[];
   error: string;
