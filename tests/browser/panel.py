@@ -38,9 +38,28 @@ class PanelView:
         message = f"the panel did not come to step {step}; the cell's output: {{}}"
         self.notebook.wait_until(lambda: self.step >= step, seconds, message, self.cell)
 
+    def button(self, name: str) -> Locator:
+        """The button that says so."""
+        return self.element.get_by_role("button", name=name, exact=True)
+
+    @property
+    def status(self) -> Locator:
+        """The run's status, in one word."""
+        return self.element.locator(".nbt-pill")
+
+    @property
+    def rate(self) -> Locator:
+        """The field of the learning rate."""
+        return self.element.get_by_role("textbox", name="Peak learning rate")
+
+    @property
+    def answer(self) -> Locator:
+        """What is said beside that field."""
+        return self.element.get_by_role("status")
+
     def stop(self) -> None:
         """Press the button."""
-        self.element.get_by_role("button", name="Stop").click()
+        self.button("Stop").click()
 
     def loss_picture(self) -> str:
         """A digest of the loss chart's pixels; "" where nothing is drawn."""
@@ -58,7 +77,7 @@ class PanelView:
             figure.locator("summary").click()
             figure.locator("tbody tr").first.wait_for()
         rows = figure.locator("tbody tr").evaluate_all("rows => rows.map(row => [...row.children].map(cell => cell.textContent))")
-        return {int(row[0].replace(",", "")): float(row[2]) for row in rows if is_number(row[2])}
+        return {int(row[0].removesuffix(" (best)").replace(",", "")): float(row[2]) for row in rows if is_number(row[2])}
 
 
 def is_number(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""A run that trains nothing: it tells the events of a plausible training, at once or from a thread at a pace."""
+"""A run that trains nothing: it tells the events of a plausible training, at once or from a thread at a pace, and obeys as a real one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from nbtune import events as ev
+from nbtune.errors import SpecError
 
 __all__ = ["FakeRun", "plausible_events"]
 
@@ -20,9 +22,15 @@ PROMPTS = (
 ANSWERS = (" billing", " shipping", " technical")
 
 
-def plausible_events(steps: int = 120, *, every: int = 20, seed: int = 0, metric: str = "accuracy") -> Iterator[ev.Event]:
-    """Loading, `steps` steps with a falling loss, a look at dev each `every` steps, and the end."""
+def plausible_events(
+    steps: int = 120, *, every: int = 20, seed: int = 0, metric: str = "accuracy", overfits: bool = False
+) -> Iterator[ev.Event]:
+    """Loading, `steps` steps with a falling loss, a look at dev each `every` steps, and the end.
+
+    Where it `overfits` the dev loss rises again in the second half.
+    """
     chance = random.Random(seed)
+    lowest = math.inf
     yield ev.Phase(text="loading smollm2-135m")
     yield ev.Phase(text="encoding 400 rows")
     yield ev.Started(
@@ -47,16 +55,25 @@ def plausible_events(steps: int = 120, *, every: int = 20, seed: int = 0, metric
             seconds=step * 0.8,
             tokens_per_second=512 + chance.gauss(0, 8),
             memory_bytes=1_965_000_000,
+            fill=0.96 + chance.uniform(-0.02, 0.02),
+            data_seconds=0.006,
+            forward_seconds=0.25,
+            backward_seconds=0.5,
+            optimizer_seconds=0.05,
         )
         if step % every == 0 or step == steps:
             score = 0.9 - 0.7 * math.exp(-4 * part)
+            loss = 0.42 + 2.0 * math.exp(-5 * part) + (max(0.0, part - 0.5) if overfits else 0.0)
+            best, lowest = loss < lowest, min(loss, lowest)
             yield ev.Evaluation(
                 step=step,
                 epoch=2 * part,
-                loss=0.42 + 2.0 * math.exp(-5 * part),
+                loss=loss,
                 metrics={metric: score},
                 num_rows=64,
                 seconds=1.5,
+                best=best,
+                train_loss=0.35 + 2.1 * math.exp(-5 * part),
             )
             for row in range(2):
                 index = chance.randrange(3)
@@ -68,15 +85,17 @@ def plausible_events(steps: int = 120, *, every: int = 20, seed: int = 0, metric
 
 
 class FakeRun:
-    """A `RunView` over a sequence of events; `start` tells them from a thread, and `stop` ends that at the next step."""
+    """A `SteeredRun` over a sequence of events; `start` tells them from a thread, which does what is asked between two steps."""
 
     def __init__(self, events: Sequence[ev.Event] = (), *, name: str = "tickets_lora", method: str = "lora") -> None:
         self.id = f"{name}-0001"
         self.name = name
         self.method = method
         self.status = "queued"
+        self.spec = {"method": method, "learning_rate": 1e-3}
         self._events: list[ev.Event] = []
         self._listeners: list[Callable[[ev.Event], None]] = []
+        self._asked: list[tuple[str, dict[str, float]]] = []
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         for event in events:
@@ -91,6 +110,26 @@ class FakeRun:
 
     def stop(self) -> None:
         self._stopping.set()
+
+    def pause(self) -> None:
+        self._asked.append(("pause", {}))
+
+    def resume(self) -> None:
+        self._asked.append(("resume", {}))
+
+    def evaluate(self) -> None:
+        self._asked.append(("evaluate", {}))
+
+    def sample(self) -> None:
+        self._asked.append(("sample", {}))
+
+    def checkpoint(self) -> None:
+        self._asked.append(("checkpoint", {}))
+
+    def set(self, *, learning_rate: float) -> None:
+        if not 0 < learning_rate <= 1:
+            raise SpecError(f"learning_rate must be greater than 0 and at most 1, not {learning_rate}", hint="peak learning rate")
+        self._asked.append(("set", {"learning_rate": learning_rate}))
 
     @property
     def listeners(self) -> int:
@@ -116,9 +155,12 @@ class FakeRun:
         return self
 
     def _train(self, events: Iterator[ev.Event], pace: float, first: float) -> None:
+        changed: dict[str, float] = {}
         for event in events:
             if isinstance(event, ev.Step):
                 time.sleep(pace)
+                changed |= self._obey(event.step - 1)
+                event = replace(event, **changed)  # noqa: PLW2901
                 if self._stopping.is_set():
                     self.tell(ev.Control(step=event.step, action="stop"))
                     self.tell(ev.Checkpoint(step=event.step - 1, path=f"checkpoints/step-{event.step - 1:06d}"))
@@ -127,3 +169,18 @@ class FakeRun:
             elif isinstance(event, ev.Phase):
                 self._stopping.wait(first)
             self.tell(event)
+
+    def _obey(self, step: int) -> dict[str, float]:
+        """What was asked for since the last step, as events; waits while it is paused. Returns the settings that were changed."""
+        changed: dict[str, float] = {}
+        paused = False
+        while (self._asked or paused) and not self._stopping.is_set():
+            if not self._asked:
+                time.sleep(0.01)
+                continue
+            action, values = self._asked.pop(0)
+            self.tell(ev.Control(step=step, action=action, values=values))
+            paused = action == "pause" or (paused and action != "resume")
+            self.status = "paused" if paused else "running"
+            changed |= values
+        return changed

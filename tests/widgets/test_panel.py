@@ -25,8 +25,8 @@ class Recorded:
 
     def __init__(self):
         self.progress = Progress()
-        self.stops = []
-        self.panel = LivePanel(self.progress, {"name": "x"}, on_stop=lambda: self.stops.append(1), on_ready=lambda: None)
+        self.asked = []
+        self.panel = LivePanel(self.progress, {"name": "x"}, on_control=lambda *asked: self.asked.append(asked), on_ready=lambda: None)
         self.sent = []
         self.panel.send = lambda content, buffers=None: self.sent.append((content, buffers))
 
@@ -90,11 +90,26 @@ def test_a_run_that_goes_back_to_a_checkpoint_sends_its_curves_anew():
     assert losses(buffers[0]) == (2, [1, 2, 3, 4, 5, 6])
 
 
-def test_stop_from_the_front_end_reaches_the_run_and_noise_does_not():
+@pytest.mark.parametrize("action", ["stop", "pause", "resume", "evaluate", "sample", "checkpoint"])
+def test_each_button_of_the_front_end_reaches_the_run(action):
     recorded = Recorded()
-    for content in ({"type": "stop"}, {"type": "dance"}, None, "stop"):
-        recorded.panel._message(None, content, [])
-    assert recorded.stops == [1]
+    recorded.panel._message(None, {"type": action}, [])
+    assert recorded.asked == [(action, None)]
+
+
+@pytest.mark.parametrize("content", [None, "stop", [], {}, {"type": "dance"}, {"type": ["stop"]}, {"type": None}, {"type": "__class__"}])
+def test_noise_from_the_page_asks_nothing_of_the_run(content):
+    recorded = Recorded()
+    recorded.panel._message(None, content, [])
+    assert recorded.asked == []
+
+
+@pytest.mark.parametrize("value", [None, "1e-4", True, float("nan"), float("inf"), 10**400, [1e-4], {}])
+def test_a_learning_rate_that_is_no_finite_number_never_reaches_the_run_as_one(value):
+    recorded = Recorded()
+    recorded.panel._message(None, {"type": "set", "learning_rate": value}, [])
+    recorded.panel._message(None, {"type": "set", "learning_rate": 1e-4}, [])
+    assert recorded.asked == [("set", None), ("set", 1e-4)]
 
 
 def test_what_is_not_finite_is_never_sent_as_json():
@@ -215,6 +230,61 @@ def test_stop_pressed_in_the_front_end_stops_the_run_at_its_next_step(fresh):
     assert "stopping" in states
     assert states[-1] == "stopped"
     assert "stopped" in fresh.of("update_display_data")[-1]["data"]["text/plain"]
+
+
+def states(kernel):
+    """The states that the panel published, in order."""
+    return [found["data"]["state"]["state"] for found in kernel.of("comm_msg") if "state" in found["data"].get("state", {})]
+
+
+@pytest.mark.kernel
+def test_pause_stands_still_between_two_steps_until_resume(fresh):
+    fresh.run(START.format(steps=5000, pace=0.3), wait=1)
+    fresh.comm(type="ready")
+    fresh.comm(type="pause")
+    fresh.listen(1.5)
+    assert any(state["asked"] == ["pause"] for state in states(fresh))
+    paused = states(fresh)[-1]
+    assert (paused["status"], paused["asked"], paused["controls"]) == ("paused", [], {"pause": 1})
+    fresh.comm(type="resume")
+    fresh.listen(1.5)
+    assert states(fresh)[-1]["status"] == "running"
+    assert states(fresh)[-1]["step"] > paused["step"]
+    fresh.run("run.stop(); run.wait(); panel.close()")
+
+
+@pytest.mark.kernel
+def test_a_learning_rate_from_the_page_is_the_next_steps_and_a_bad_one_is_answered_with_the_errors_two_lines(fresh):
+    fresh.run(START.format(steps=5000, pace=0.1), wait=0.5)
+    fresh.comm(type="ready")
+    fresh.comm(type="set", learning_rate=0.00025)
+    fresh.listen(1)
+    step = int(states(fresh)[-1]["answer"]["text"].removeprefix("learning_rate = 2.5e-4 after step "))
+    fresh.comm(type="set", learning_rate=7)
+    fresh.listen(0.5)
+    refused = states(fresh)[-1]
+    assert refused["answer"]["level"] == "error"
+    assert "at most 1, not 7" in refused["answer"]["text"]
+    assert refused["answer"]["hint"] == "peak learning rate"
+    fresh.comm(type="set", learning_rate="much")
+    fresh.listen(0.5)
+    assert states(fresh)[-1]["answer"]["text"] == "the learning rate must be a number"
+    assert (states(fresh)[-1]["refused"], states(fresh)[-1]["asked"]) == (2, [])
+    fresh.run(
+        f"run.stop(); run.wait(); panel.close(); print([e.learning_rate == 2.5e-4 for e in run.events() if e.type == 'step'][{step - 1}:{step + 1}])"
+    )
+    assert fresh.of("stream")[-1]["text"] == "[False, True]\n"
+
+
+@pytest.mark.kernel
+def test_a_control_that_breaks_is_told_in_the_panel_and_the_kernel_goes_on(fresh):
+    fresh.run(START.format(steps=5000, pace=0.1) + "\ndef broken(): raise OSError('no space left')\nrun.evaluate = broken", wait=0.5)
+    fresh.comm(type="ready")
+    fresh.comm(type="evaluate")
+    fresh.listen(0.8)
+    assert states(fresh)[-1]["answer"]["text"] == "OSError: no space left"
+    assert states(fresh)[-1]["asked"] == []
+    fresh.run("run.stop(); run.wait(); panel.close()")
 
 
 @pytest.mark.kernel

@@ -1,5 +1,6 @@
 """The form of `%tune`: each option has the input that suits it, and what is read back is what one would have typed."""
 
+import itertools
 import threading
 import time
 
@@ -11,6 +12,7 @@ from nbtune.errors import SpecError
 from nbtune.spec import FinetuneSpec, Option
 from nbtune_widgets import tune_form
 from nbtune_widgets.fields import make_field, powers_of_two, slider_step, two_digits
+from nbtune_widgets.groups import FIRST, SECTIONS, grouped
 
 
 def option(name="r", kind="int", default=8, **changes):
@@ -247,14 +249,30 @@ def test_the_cells_text_is_inserted_as_it_stands_and_only_where_that_is_possible
     assert not [button for button in Form(insert=None).all(ipywidgets.Button) if button.description == "Insert cell"]
 
 
-def test_what_the_method_adds_is_open_and_the_rest_is_folded():
+def test_what_the_method_adds_and_what_most_runs_change_is_open_and_the_rest_is_folded():
     form = Form()
     (folded,) = form.all(ipywidgets.Accordion)
-    assert folded.titles == ("training", "run")
     assert folded.selected_index is None
+    assert folded.titles == ("length of the run, batches", "schedule of the learning rate", "memory and speed", "run")
+    everywhere = [widget.description for widget in form.all() if getattr(widget, "description", "")]
     inside = [widget.description for widget in form.all(box=folded) if getattr(widget, "description", "")]
-    assert "learning_rate" in inside
-    assert "r" not in inside
+    assert [name for name in everywhere if name not in inside] == ["r", "lora_dropout", "target_modules", "learning_rate", *everywhere[-2:]]
+    assert everywhere[-2:] == ["Run", "Insert cell"]
+    assert {"max_steps", "packing", "lr_scheduler_type", "gradient_checkpointing", "dtype"} <= set(inside)
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_training_option_stands_under_a_heading_that_says_what_it_is_for(name):
+    options = methods.get(name).spec.options()
+    first, folded = grouped(options)
+    assert "training" not in folded
+    assert sorted(item.name for item in [*first, *itertools.chain(*folded.values())]) == sorted(item.name for item in options)
+    assert sum(item.group == "training" for item in first) <= 5
+    assert all(len(items) <= 10 for items in folded.values())
+
+
+def test_no_heading_names_an_option_that_is_not_there():
+    assert {*FIRST, *itertools.chain(*SECTIONS.values())} <= {item.name for item in FinetuneSpec.options()}
 
 
 @pytest.mark.parametrize("spec", [FinetuneSpec, *(methods.get(name).spec for name in methods.names())])

@@ -9,7 +9,7 @@ from nbtune_widgets.comparison import comparison_html, comparison_text
 from nbtune_widgets.diagnosis import diagnosis_html, diagnosis_text
 from nbtune_widgets.figures import run_figure
 from nbtune_widgets.panel import RunPanel
-from nbtune_widgets.protocols import ComparisonView, RunView, TaskView, TokensView
+from nbtune_widgets.protocols import ComparisonView, RunView, SteeredRun, TaskView, TokensView
 from nbtune_widgets.static import run_card_html, run_html, run_text
 from nbtune_widgets.task_card import task_html, task_text
 from nbtune_widgets.tune import tune_form
@@ -18,6 +18,7 @@ __all__ = [
     "ComparisonView",
     "RunPanel",
     "RunView",
+    "SteeredRun",
     "TaskView",
     "TokensView",
     "comparison_html",

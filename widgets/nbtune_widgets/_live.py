@@ -12,6 +12,7 @@ import anywidget
 import traitlets
 
 from nbtune_widgets.formats import distinct, shown
+from nbtune_widgets.looks import gap, gap_text
 from nbtune_widgets.series import pack
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["POINTS", "LivePanel"]
 
 POINTS: Final = 2000
+CONTROLS: Final = frozenset({"stop", "pause", "resume", "evaluate", "sample", "checkpoint"})
+LARGEST: Final = 1e300
 _STATIC: Final = Path(__file__).parent / "static"
 
 
@@ -38,10 +41,12 @@ class LivePanel(anywidget.AnyWidget):
     samples: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     history = traitlets.Bytes(b"").tag(sync=True)
 
-    def __init__(self, progress: Progress, fixed: dict[str, Any], *, on_stop: Callable[[], None], on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, progress: Progress, fixed: dict[str, Any], *, on_control: Callable[[str, float | None], None], on_ready: Callable[[], None]
+    ) -> None:
         self.lock = threading.RLock()
         self._progress, self._fixed = progress, fixed
-        self._on_stop, self._on_ready = on_stop, on_ready
+        self._on_control, self._on_ready = on_control, on_ready
         self._seq, self._sent, self._beat = 0, [len(curve) for curve in progress.curves], 0
         super().__init__(state=self._state(), samples=_samples(progress.samples), history=self._pack())
         self.on_msg(self._message)
@@ -80,8 +85,10 @@ class LivePanel(anywidget.AnyWidget):
 
     def _message(self, _: object, content: Any, __: object) -> None:
         kind = content.get("type") if isinstance(content, dict) else None
-        if kind == "stop":
-            self._on_stop()
+        if kind == "set":
+            self._on_control("set", _number(content.get("learning_rate")))
+        elif isinstance(kind, str) and kind in CONTROLS:
+            self._on_control(kind, None)
         elif kind == "ready":
             self._on_ready()
         elif kind == "snapshot":
@@ -114,6 +121,12 @@ class LivePanel(anywidget.AnyWidget):
             "score": _finite(progress.score.last),
             "dev_loss": _finite(progress.dev_loss.last),
             "checkpoint_step": progress.checkpoint_step,
+            **_measured(progress),
+            "asked": sorted(progress.asked),
+            "controls": dict(progress.controls),
+            "refused": progress.refused,
+            "peak_rate": _finite(progress.peak_rate),
+            "answer": _answer(progress),
             "notes": [{"level": note.level, "text": shown(note.text, 500)} for note in progress.notes],
             "error": "" if failed is None else shown(f"{failed.kind}: {failed.message}", 1000),
             "hint": "" if failed is None else shown(failed.hint, 500),
@@ -126,6 +139,28 @@ class LivePanel(anywidget.AnyWidget):
             counted = ("num_rows", "trainable_parameters", "total_parameters", "device", "dtype")
             known |= {name: getattr(started, name) for name in counted}
         return known
+
+
+def _measured(progress: Progress) -> dict[str, Any]:
+    return {
+        "gap": _finite(gap(progress.looks)),
+        "gap_text": gap_text(progress.looks),
+        "best_step": progress.best_step,
+        "fill": _finite(progress.pace.fill),
+        "parts": {part: _finite(seconds) for part, seconds in progress.pace.parts.items()},
+        "skipped": len(progress.skipped),
+        "marks": [{"step": mark.step, "text": shown(mark.text, 120)} for mark in progress.marks],
+    }
+
+
+def _answer(progress: Progress) -> dict[str, Any] | None:
+    answer = progress.answer
+    return None if answer is None else {"level": answer.level, "text": shown(answer.text, 300), "hint": shown(answer.hint, 300)}
+
+
+def _number(value: Any) -> float | None:
+    """What the page sent, if it is a finite number."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST else None
 
 
 def _finite(value: float | None) -> float | None:

@@ -13,7 +13,7 @@ from nbtune_widgets.formats import count, figure, rate
 from nbtune_widgets.markup import join
 from nbtune_widgets.series import Points, thin
 
-__all__ = ["Line", "curves_svg", "ticks"]
+__all__ = ["Line", "Signs", "curves_svg", "ticks"]
 
 POINTS: Final = 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 8.0, 8.0, 20.0
@@ -66,7 +66,17 @@ class _Frame:
         return self.height - _BOTTOM - part * (self.height - _TOP - _BOTTOM)
 
 
-def curves_svg(title: str, lines: Sequence[Line], *, width: float = 420, height: float = 170, small: bool = False) -> Markup:
+@dataclass(frozen=True)
+class Signs:
+    """What is marked in every chart of a run: the best step by a ring, and the steps at which something happened by a dotted line."""
+
+    best: float | None = None
+    marks: tuple[float, ...] = ()
+
+
+def curves_svg(
+    title: str, lines: Sequence[Line], *, width: float = 420, height: float = 170, small: bool = False, signs: Signs | None = None
+) -> Markup:
     """A chart of `lines` over steps with its legend; a short paragraph where there is no point yet.
 
     Values that are not finite leave a gap. Text is set in `currentColor`, so it reads on light and dark.
@@ -78,7 +88,9 @@ def curves_svg(title: str, lines: Sequence[Line], *, width: float = 420, height:
     if not finite:
         return Markup("<div>{}<p>no point yet</p></div>").format(heading)
     frame = _frame(finite, width, height)
-    parts = [_axes(frame, small=small), *(_curve(line, points, frame) for line, points in thinned)]
+    told = signs or Signs()
+    parts = [_axes(frame, small=small), _marks(frame, told.marks), *(_curve(line, points, frame) for line, points in thinned)]
+    parts += [_ring(line, told.best, frame) for line in lines if line.dots and told.best is not None]
     label = ", ".join(f"{line.name} {_last(line)}" for line in lines if len(line.points[0]) and not line.faint)
     return Markup(
         '<div style="flex:{} 1 {}px;max-width:{}px">{}<svg viewBox="0 0 {} {}" role="img" aria-label="{}" fill="none" '
@@ -116,6 +128,29 @@ def _axes(frame: _Frame, *, small: bool) -> Markup:
     below = f"{frame.height - 5:g}"
     parts += [text.format(f"{frame.x(value):.1f}", below, "middle", count(value)) for value in whole]
     return join(parts)
+
+
+def _marks(frame: _Frame, steps: Sequence[float]) -> Markup:
+    line = Markup('<path d="M{} {:g}V{:g}" stroke="currentColor" stroke-opacity=".45" stroke-dasharray="1 3"/>')
+    return join(line.format(f"{frame.x(step):.1f}", _TOP, frame.height - _BOTTOM) for step in steps if frame.left <= step <= frame.right)
+
+
+def _ring(line: Line, step: float, frame: _Frame) -> Markup:
+    """A ring with a word round the point of the best step."""
+    y = next((y for x, y in zip(*line.points, strict=True) if x == step), math.nan)
+    if not math.isfinite(y):
+        return Markup("")
+    return Markup(
+        '<circle cx="{0}" cy="{1}" r="5.5" style="stroke:var(--nbt-{2},{3})" stroke-width="1.6"/>'
+        '<text x="{0}" y="{4}" text-anchor="{5}" fill="currentColor" fill-opacity=".75">best</text>'
+    ).format(
+        f"{frame.x(step):.1f}",
+        f"{frame.y(y):.1f}",
+        line.colour,
+        _FALLBACK[line.colour],
+        f"{frame.y(y) - 9 if frame.y(y) > _TOP + _BOTTOM else frame.y(y) + 16:.1f}",
+        "end" if frame.x(step) > frame.width - _LEFT else "middle",
+    )
 
 
 def _tick(value: float) -> str:

@@ -7,7 +7,21 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-__all__ = ["NOTHING", "count", "distinct", "duration", "figure", "memory", "one_line", "plain", "rate", "shown", "tail"]
+__all__ = [
+    "NOTHING",
+    "count",
+    "distinct",
+    "duration",
+    "figure",
+    "fine_duration",
+    "memory",
+    "one_line",
+    "plain",
+    "rate",
+    "share",
+    "shown",
+    "tail",
+]
 
 NOTHING: Final = "\u2013"
 """Stands where there is no value."""
@@ -79,6 +93,21 @@ def duration(seconds: float | None) -> str:
     if whole < _HOUR:
         return f"{whole // _MINUTE} min {whole % _MINUTE:02d} s"
     return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02d} min"
+
+
+def fine_duration(seconds: float | None) -> str:
+    """The time of one step, which may be short: "8.2 ms", "142 ms", "1.3 s"."""
+    if seconds is None or not math.isfinite(seconds) or seconds >= 1:
+        return duration(seconds)
+    return f"{1000 * seconds:.1f} ms" if seconds < 0.01 else f"{1000 * seconds:.0f} ms"  # noqa: PLR2004
+
+
+def share(part: float | None) -> str:
+    """A part of a whole: "97 %", and "<1 %" for what is there but rounds to nothing."""
+    if part is None or not math.isfinite(part):
+        return NOTHING
+    whole = math.floor(100 * part + 0.5)  # halves up, as JavaScript rounds
+    return "<1 %" if whole == 0 and part > 0 else f"{whole} %"
 
 
 def memory(size: float | None) -> str:

@@ -10,14 +10,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from nbtune.errors import NbtuneError, SpecError
 from nbtune_widgets.formats import shown
-from nbtune_widgets.progress import OVER, Progress
+from nbtune_widgets.progress import OVER, Answer, Progress
 from nbtune_widgets.static import progress_html, run_html, run_text
 
 if TYPE_CHECKING:
     from nbtune.events import Event
     from nbtune_widgets._live import LivePanel
-    from nbtune_widgets.protocols import RunView
+    from nbtune_widgets.protocols import RunView, SteeredRun
 
 __all__ = ["RunPanel"]
 
@@ -37,12 +38,13 @@ class RunPanel:
     kernel is busy), HTML progress takes the widget's place until it does.
     """
 
-    def __init__(self, run: RunView) -> None:
+    def __init__(self, run: SteeredRun) -> None:
         self._run = run
-        self._progress = Progress()
+        rate = run.spec.get("learning_rate")
+        self._progress = Progress(peak_rate=float(rate) if isinstance(rate, int | float) else None)
         self._noted: deque[Event] = deque()
         self._folded = 0
-        self._latest: deque[Event] = deque(maxlen=64)
+        self._latest: deque[tuple[Any, ...]] = deque(maxlen=64)
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._ready = threading.Event()
@@ -65,7 +67,7 @@ class RunPanel:
         from nbtune_widgets._live import LivePanel
 
         fixed = {"id": self._run.id, "name": shown(self._run.name, 80), "method": shown(self._run.method, 60)}
-        self._widget = LivePanel(self._progress, fixed, on_stop=self._stop, on_ready=self._is_ready)
+        self._widget = LivePanel(self._progress, fixed, on_control=self._control, on_ready=self._is_ready)
         self._handle = _display(self._bundle(), display_id=f"nbtune-{self._run.id}-{time.monotonic_ns():x}")
         self._ask_the_kernel()
         self._thread = threading.Thread(target=self._follow, args=(self._widget,), name=f"nbtune-panel-{self._run.id}", daemon=True)
@@ -95,8 +97,9 @@ class RunPanel:
             self._take(event)
 
     def _take(self, event: Event) -> None:
-        if event not in self._latest:
-            self._latest.append(event)
+        key = (event.type, event.time, getattr(event, "step", None), getattr(event, "row", None))  # NaN would not equal itself
+        if key not in self._latest:
+            self._latest.append(key)
             self._progress.add(event)
             self._folded += 1
 
@@ -104,12 +107,32 @@ class RunPanel:
         self._noted.append(event)
         self._wake.set()
 
-    def _stop(self) -> None:
-        """Runs in a message handler: the run's flag first, then what is seen."""
-        self._run.stop()
-        if not self._progress.over:
-            self._progress.status = "stopping"
+    def _control(self, action: str, value: float | None) -> None:
+        """Runs in a message handler, which must not raise. What is asked for is noted first: it may take effect before the call returns."""
+        assert self._widget is not None  # noqa: S101  its message came here
+        with self._widget.lock:
+            if self._progress.over:
+                return
+            self._progress.ask(action)
+        answer = self._ask_the_run(action, value)
+        if answer is not None:
+            with self._widget.lock:
+                self._progress.refuse(action, answer)
         self._wake.set()
+
+    def _ask_the_run(self, action: str, value: float | None) -> Answer | None:
+        """What is wrong with the request, if anything is."""
+        try:
+            if action == "set":
+                self._run.set(learning_rate=_a_number(value))
+            elif action != "resume" or self._run.status not in OVER:  # to resume a run that is over would start it again
+                getattr(self._run, action)()
+        except NbtuneError as error:
+            return Answer("error", error.message, error.hint)
+        except Exception as error:  # noqa: BLE001  a handler of the widget swallows it: it is logged and shown instead
+            _log.exception("run %s could not be asked to %s", self._run.id, action)
+            return Answer("error", f"{type(error).__name__}: {error}")
+        return None
 
     def _is_ready(self) -> None:
         self._ready.set()
@@ -177,6 +200,13 @@ class RunPanel:
     def _bundle(self) -> dict[str, Any]:
         assert self._widget is not None  # noqa: S101  show() made it
         return {WIDGET_MIME: {"version_major": 2, "version_minor": 0, "model_id": self._widget.model_id}, **_static(self._run)}
+
+
+def _a_number(value: float | None) -> float:
+    if value is None:
+        message = "the learning rate must be a number"
+        raise SpecError(message, hint="write it as 2e-4 or 0.0002")
+    return value
 
 
 def _static(run: RunView) -> dict[str, str]:

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 from nbtune.events import Event
 
-__all__ = ["ComparisonView", "RunView", "TaskView", "TokensView"]
+__all__ = ["ComparisonView", "RunView", "SteeredRun", "TaskView", "TokensView"]
 
 
 class RunView(Protocol):
-    """A run as the panel sees it: its names, its events so far, the next ones as they come, and one control."""
+    """A run as it is seen: its names, its events so far, and the next ones as they come."""
 
     @property
     def id(self) -> str:
@@ -35,8 +35,38 @@ class RunView(Protocol):
     def listen(self, callback: Callable[[Event], None], /) -> Callable[[], None]:
         """Call `callback` with each event to come, on the thread that trains; returns what ends that."""
 
+
+class SteeredRun(RunView, Protocol):
+    """A run as the live panel steers it. Each of these only leaves a request, which takes effect after the step the run is at."""
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """What was asked for, flat."""
+
     def stop(self) -> None:
-        """Ask the run to stop at its next step; only sets a flag."""
+        """Stop, with a checkpoint."""
+
+    def pause(self) -> None:
+        """Wait, with the model kept in memory."""
+
+    def resume(self) -> object:
+        """Go on after a pause."""
+
+    def evaluate(self) -> None:
+        """Look at dev now."""
+
+    def sample(self) -> None:
+        """Answer some dev rows now."""
+
+    def checkpoint(self) -> None:
+        """Save now."""
+
+    def set(self, *, learning_rate: float) -> None:
+        """Change the peak learning rate; its course goes on.
+
+        Raises:
+            NbtuneError: the value cannot be.
+        """
 
 
 class ComparisonView(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -31,14 +32,19 @@ class Curve:
 
     def add(self, x: float, y: float) -> bool:
         """Append a point; False says that older points had to go."""
-        kept = len(self.xs)
-        while kept and self.xs[kept - 1] >= x:
-            kept -= 1
-        rewound = kept < len(self.xs)
-        del self.xs[kept:], self.ys[kept:]
+        rewound = self._cut(bisect_left(self.xs, x))
         self.xs.append(x)
         self.ys.append(y)
         return not rewound
+
+    def rewind(self, x: float) -> bool:
+        """Drop the points after `x`; True says that there were some."""
+        return self._cut(bisect_right(self.xs, x))
+
+    def _cut(self, kept: int) -> bool:
+        rewound = kept < len(self.xs)
+        del self.xs[kept:], self.ys[kept:]
+        return rewound
 
     def points(self, limit: int | None = None) -> Points:
         """All points, or at most `limit` of them."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Final
 
 from markupsafe import Markup
 
-from nbtune_widgets.curves import Line, curves_svg
-from nbtune_widgets.formats import NOTHING, count, distinct, duration, figure, memory, one_line, rate, shown, tail
+from nbtune_widgets.curves import Line, Signs, curves_svg
+from nbtune_widgets.formats import NOTHING, count, distinct, duration, figure, fine_duration, memory, one_line, rate, share, shown, tail
+from nbtune_widgets.looks import gap, gap_text
 from nbtune_widgets.markup import figures, join, mark, messages, page, table
 from nbtune_widgets.progress import Progress
 from nbtune_widgets.protocols import RunView
@@ -16,6 +19,7 @@ from nbtune_widgets.series import Points, smooth, thin
 __all__ = ["loss_lines", "progress_html", "run_card_html", "run_html", "run_text"]
 
 EVALUATIONS: Final = 12
+MARKS: Final = 12
 SMOOTH_FROM: Final = 30
 
 
@@ -32,12 +36,15 @@ def progress_html(run: RunView, progress: Progress) -> str:
     parts = [
         _head(run, progress),
         figures(_figures(progress)),
+        _small(progress),
+        messages([gap_text(progress.looks)] if gap_text(progress.looks) else [], "warning", "Warning"),
         _error(progress),
         _curves(progress),
         _looks(progress),
         _samples(progress),
         messages((note.text for note in progress.notes if note.level == "warning"), "warning", "Warning"),
         messages((note.text for note in progress.notes if note.level != "warning"), "note", ""),
+        messages([marks_text(progress)] if progress.marks else [], "note", ""),
     ]
     return page(f"Run {run.name}", join(parts))
 
@@ -47,7 +54,7 @@ def run_card_html(run: RunView) -> str:
     progress = Progress.of(run)
     words = [
         f"{name.lower()} {value}"
-        for name, value in _figures(progress)
+        for name, value in [*_figures(progress), *_small_figures(progress)]
         if name in {"Time", "Trained parameters"} or name == _score_name(progress)
     ]
     return page(f"Run {run.name}", _head(run, progress, f"step {_steps(progress)}", *words))
@@ -61,10 +68,13 @@ def run_text(run: RunView) -> str:
     ]
     if progress.step or progress.started:
         lines.append("  " + " · ".join(f"{name.lower()} {value}" for name, value in _figures(progress)))
+        lines.append("  " + " · ".join(f"{name.lower()} {value}" for name, value in _small_figures(progress)))
+        lines.extend([f"  {gap_text(progress.looks)}"] if gap_text(progress.looks) else [])
     if progress.failed:
         lines.append(f"  {progress.failed.kind}: {shown(progress.failed.message, 500)}")
         lines.extend([f"  → {shown(progress.failed.hint, 500)}"] if progress.failed.hint else [])
     lines.extend(f"  {'warning: ' if note.level == 'warning' else ''}{one_line(note.text, 300)}" for note in progress.notes)
+    lines.extend([f"  {marks_text(progress)}"] if progress.marks else [])
     return "\n".join(lines)
 
 
@@ -95,24 +105,62 @@ def _score_name(progress: Progress) -> str:
 
 
 def _figures(progress: Progress) -> list[tuple[str, str]]:
+    """What one looks for first."""
     pairs = [("Steps", _steps(progress))]
     if progress.step:
-        step = progress.step
         pairs += [
-            ("Time", duration(progress.seconds)),
-            ("Loss", figure(step.loss)),
+            ("Loss", figure(progress.step.loss)),
             ("Dev loss", figure(progress.dev_loss.last)),
             (_score_name(progress) or "Score", figure(progress.score.last)),
-            ("Tokens", f"{count(step.num_tokens)}, {count(step.tokens_per_second)}/s"),
-            ("Peak memory", memory(progress.summary.get("peak_memory_bytes") or progress.peak_memory_bytes)),
+            ("Best step", NOTHING if progress.best_step is None else f"{progress.best_step:,}"),
+            ("Time", duration(progress.seconds)),
         ]
     if progress.seconds_left is not None:
         pairs.append(("Left", duration(progress.seconds_left)))
+    return _known(pairs)
+
+
+def _small_figures(progress: Progress) -> list[tuple[str, str]]:
+    """What one looks up."""
+    pairs: list[tuple[str, str]] = []
+    if progress.step:
+        step, pace = progress.step, progress.pace
+        pairs += [
+            ("Gap, dev less train", figure(gap(progress.looks))),
+            ("Tokens", f"{count(step.num_tokens)}, {count(step.tokens_per_second)}/s"),
+            ("Fill of the batches", share(pace.fill)),
+            ("A step", parts_text(pace.parts)),
+            ("Skipped updates", count(len(progress.skipped)) if progress.skipped else NOTHING),
+            ("Peak memory", memory(progress.summary.get("peak_memory_bytes") or progress.peak_memory_bytes)),
+        ]
     if progress.started:
         told = progress.started
         pairs.append(("Trained parameters", f"{count(told.trainable_parameters)} of {count(told.total_parameters)}"))
         pairs += [("Rows", f"{told.num_rows:,}"), ("On", f"{told.device}, {told.dtype}")]
+    return _known(pairs)
+
+
+def _known(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(name, value) for name, value in pairs if value != NOTHING]
+
+
+def _small(progress: Progress) -> Markup:
+    """The small figures on a line or two."""
+    items = [Markup('<span><span class="nbt-dim">{}</span> {}</span>').format(name, value) for name, value in _small_figures(progress)]
+    return Markup('<p class="nbt-small">{}</p>').format(join(items, '<span class="nbt-sep"> · </span>')) if items else Markup("")
+
+
+def parts_text(parts: Mapping[str, float]) -> str:
+    """Where a step's time goes: "820 ms: data 1 %, forward 33 %, backward 60 %, optimizer 6 %"."""
+    whole = sum(parts.values())
+    if not whole > 0:
+        return NOTHING
+    return f"{fine_duration(whole)}: " + ", ".join(f"{part} {share(seconds / whole)}" for part, seconds in parts.items())
+
+
+def marks_text(progress: Progress) -> str:
+    """What happened at which step, the last dozen of it: "step 40: learning_rate = 1e-4 · step 60: went on from its checkpoint"."""
+    return " · ".join(f"step {mark.step:,}: {one_line(mark.text, 120)}" for mark in progress.marks[-MARKS:])
 
 
 def _error(progress: Progress) -> Markup:
@@ -131,33 +179,38 @@ def _error(progress: Progress) -> Markup:
 def _curves(progress: Progress) -> Markup:
     if not len(progress.loss):
         return Markup("")
-    charts = [curves_svg("Loss", loss_lines(progress))]
+    signs = Signs(progress.best_step, tuple(mark.step for mark in progress.marks[-MARKS:]))
+    charts = [curves_svg("Loss", loss_lines(progress), signs=signs)]
     if len(progress.score):
         line = Line(progress.metric, progress.score.points(), "c", "2 3" if len(progress.score) > 1 else "", dots=True)
-        charts.append(curves_svg(f"Dev {one_line(progress.metric, 40)}", [line], width=300))
-    charts.append(curves_svg("Learning rate", [Line("last", progress.learning_rate.points(), "d", of_rates=True)], width=300, small=True))
+        charts.append(curves_svg(f"Dev {one_line(progress.metric, 40)}", [line], width=300, signs=signs))
+    rates = Line("last", progress.learning_rate.points(), "d", of_rates=True)
+    charts.append(curves_svg("Learning rate", [rates], width=300, small=True, signs=signs))
     return Markup('<div class="nbt-curves">{}</div>').format(join(charts))
 
 
 def _looks(progress: Progress) -> Markup:
-    xs, losses = progress.dev_loss.points()
-    if not len(xs):
+    looks = progress.looks
+    if not looks:
         return Markup("")
+    told = all(math.isfinite(look.train_loss) for look in looks)
     train = dict(zip(progress.loss.xs, smooth(progress.loss.ys), strict=True))
     scores = dict(zip(*progress.score.points(), strict=True))
     rates = dict(zip(*progress.learning_rate.points(), strict=True))
-    shown_steps = sorted({round(index * (len(xs) - 1) / max(1, EVALUATIONS - 1)) for index in range(EVALUATIONS)} & set(range(len(xs))))
+    kept = {round(index * (len(looks) - 1) / max(1, EVALUATIONS - 1)) for index in range(EVALUATIONS)} & set(range(len(looks)))
+    kept |= {index for index, look in enumerate(looks) if look.step == progress.best_step}
     rows = [
         (
-            f"{xs[index]:,.0f}",
-            figure(train.get(xs[index])),
-            figure(losses[index]),
-            figure(scores.get(xs[index])),
-            rate(rates.get(xs[index])),
+            f"{look.step:,}" + (" (best)" if look.step == progress.best_step else ""),
+            figure(look.train_loss if told else train.get(look.step)),
+            figure(look.loss),
+            figure(scores.get(look.step)),
+            rate(rates.get(look.step)),
         )
-        for index in shown_steps
+        for look in (looks[index] for index in sorted(kept))
     ]
-    heads = ["step", "train loss, smoothed", "dev loss", f"dev {one_line(progress.metric or 'score', 40)}", "learning rate"]
+    head = "train loss since the look before" if told else "train loss, smoothed"
+    heads = ["step", head, "dev loss", f"dev {one_line(progress.metric or 'score', 40)}", "learning rate"]
     body = table("", heads, rows, numeric=frozenset(range(5)))
     return Markup("<details><summary>The curves as a table</summary>{}</details>").format(body)
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from nbtune.errors import NbtuneError
 from nbtune_widgets.fields import Field, make_field
 from nbtune_widgets.formats import shown
+from nbtune_widgets.groups import grouped
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -22,7 +23,6 @@ __all__ = ["tune_form"]
 
 Values = Mapping[str, Any]
 DEBOUNCE_SECONDS = 0.15
-_FIRST, _SECOND = "method", "training"
 
 
 def tune_form(
@@ -84,12 +84,11 @@ class _Form:
     def _assemble(self, method: str) -> Any:
         import ipywidgets
 
-        groups: dict[str, list[Field]] = {}
-        for field in self._fields:
-            groups.setdefault(field.option.group, []).append(field)
-        first = groups.pop(_FIRST, [])
-        groups = dict(sorted(groups.items(), key=lambda item: item[0] != _SECOND))
-        folded = ipywidgets.Accordion([_rows(fields) for fields in groups.values()], titles=list(groups), selected_index=None)
+        fields = {field.option.name: field for field in self._fields}
+        shown_first, groups = grouped(field.option for field in self._fields)
+        first = [fields[option.name] for option in shown_first]
+        rows = [_rows([fields[option.name] for option in group]) for group in groups.values()]
+        folded = ipywidgets.Accordion(rows, titles=list(groups), selected_index=None)
         run = ipywidgets.Button(description="Run", button_style="primary", icon="play", tooltip="start a run with these values")
         run.on_click(self._run)
         buttons = [run]

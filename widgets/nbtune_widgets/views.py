@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nbtune_widgets.comparison import comparison_html, comparison_text
 from nbtune_widgets.diagnosis import diagnosis_html, diagnosis_text
 from nbtune_widgets.figures import run_figure
-from nbtune_widgets.protocols import ComparisonView, RunView, TaskView, TokensView
+from nbtune_widgets.protocols import ComparisonView, RunView, SteeredRun, TaskView, TokensView
 from nbtune_widgets.static import run_card_html, run_text
 from nbtune_widgets.task_card import task_html, task_text
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["comparison_mimebundle", "doctor_mimebundle", "run_figure", "run_mimebundle", "show_run", "task_mimebundle"]
 
 
-def show_run(run: RunView) -> None:
+def show_run(run: SteeredRun) -> None:
     """Draw a run where the current cell's output goes: live while it goes on, static when it is over."""
     from nbtune_widgets.panel import RunPanel
 

@@ -22,10 +22,12 @@ export interface ChartOptions {
   height: number;
 }
 
-/** Charts that share a cursor and a zoom. */
+/** Charts that share a cursor, a zoom, and what is marked: the best step by a ring, steps at which something happened by dotted lines. */
 export interface Group {
   key: string;
   zoomed: boolean;
+  best: number | null;
+  marks: number[];
 }
 
 type Values = readonly (number | null | undefined)[];
@@ -110,6 +112,8 @@ export class Chart {
       series: [{}, ...this.options.lines.map((line) => this.series(line))],
       hooks: {
         setCursor: [(plot) => this.point(plot.cursor.idx ?? null)],
+        drawAxes: [(plot) => this.drawMarks(plot)],
+        draw: [(plot) => this.drawBest(plot)],
         setSelect: [(plot) => (this.group.zoomed ||= plot.select.width > 0)],
       },
     };
@@ -125,6 +129,48 @@ export class Chart {
       points: line.dots ? { show: true, size: 6, fill: stroke } : { show: false },
       ...(line.dash ? { dash: line.dash } : {}),
     };
+  }
+
+  private drawMarks(plot: uPlot): void {
+    const { left, top, width, height } = plot.bbox;
+    plot.ctx.save();
+    plot.ctx.strokeStyle = this.theme.ink("fg");
+    plot.ctx.globalAlpha = 0.45;
+    plot.ctx.lineWidth = devicePixelRatio;
+    plot.ctx.setLineDash([devicePixelRatio, 3 * devicePixelRatio]);
+    plot.ctx.beginPath();
+    for (const step of this.data[0].length ? this.group.marks : []) {
+      const x = plot.valToPos(step, "x", true);
+      if (x < left || x > left + width) continue;
+      plot.ctx.moveTo(x, top);
+      plot.ctx.lineTo(x, top + height);
+    }
+    plot.ctx.stroke();
+    plot.ctx.restore();
+  }
+
+  /** A ring with a word round the best look's point. */
+  private drawBest(plot: uPlot): void {
+    const index = this.group.best === null ? -1 : (this.data[0] as number[]).indexOf(this.group.best);
+    this.options.lines.forEach((line, position) => {
+      const value = line.dots ? this.column(position + 1)[index] : null;
+      if (value == null) return;
+      const x = plot.valToPos(this.data[0][index] ?? 0, "x", true);
+      const y = plot.valToPos(value, "y", true);
+      const { left, top, width } = plot.bbox;
+      if (x < left || x > left + width) return;
+      plot.ctx.save();
+      plot.ctx.strokeStyle = this.theme.ink(line.ink);
+      plot.ctx.lineWidth = 1.6 * devicePixelRatio;
+      plot.ctx.beginPath();
+      plot.ctx.arc(x, y, 6 * devicePixelRatio, 0, 2 * Math.PI);
+      plot.ctx.stroke();
+      plot.ctx.fillStyle = this.theme.ink("fg");
+      plot.ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+      plot.ctx.textAlign = x > left + width - 24 * devicePixelRatio ? "right" : "center";
+      plot.ctx.fillText("best", x, y - top > 24 * devicePixelRatio ? y - 10 * devicePixelRatio : y + 18 * devicePixelRatio);
+      plot.ctx.restore();
+    });
   }
 
   /** No numbers beside a chart without a point: they would mean nothing. */
@@ -184,9 +230,13 @@ export class Chart {
     const heads = make("tr", {}, ...["step", ...this.options.lines.map((line) => line.label)].map((text) => make("th", { scope: "col" }, text)));
     const rows = this.tableRows().map((index) => {
       const cells = this.options.lines.map((_, position) => make("td", {}, this.options.format(this.column(position + 1)[index] ?? null)));
-      return make("tr", {}, make("th", { scope: "row" }, count(this.data[0][index])), ...cells);
+      return make("tr", {}, make("th", { scope: "row" }, this.stepName(this.data[0][index])), ...cells);
     });
     this.table.replaceChildren(make("thead", {}, heads), make("tbody", {}, ...rows));
+  }
+
+  private stepName(step: number | undefined): string {
+    return count(step) + (step !== undefined && step === this.group.best ? " (best)" : "");
   }
 
   /** Rows spread over the run, with those first that hold a point of a dotted line (a look at dev). */

@@ -48,3 +48,15 @@ export function memory(bytes: Maybe): string {
   if (bytes === null || bytes === undefined || bytes <= 0) return "–";
   return bytes < 1e9 ? `${(bytes / 1e6).toFixed(0)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }
+
+/** The time of one step, which may be short. */
+export function fineDuration(seconds: Maybe): string {
+  if (seconds === null || seconds === undefined || seconds >= 1) return duration(seconds);
+  return `${(1000 * seconds).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
+}
+
+export function share(part: Maybe): string {
+  if (part === null || part === undefined) return "–";
+  const whole = Math.round(100 * part);
+  return whole === 0 && part > 0 ? "<1 %" : `${whole} %`;
+}

@@ -62,7 +62,7 @@ export default (): unknown => {
     },
 
     render({ model, el }: { model: Model; el: HTMLElement }): () => void {
-      const view = new View(curves, () => model.send({ type: "stop" }));
+      const view = new View(curves, (request) => model.send(request));
       views.add(view);
       el.append(view.element);
       view.setState(model.get("state"));

@@ -7,6 +7,21 @@ export interface Note {
   text: string;
 }
 
+/** What can be asked of a run; "set" is the learning rate. */
+export type Action = "stop" | "pause" | "resume" | "evaluate" | "sample" | "checkpoint" | "set";
+
+export interface Request {
+  type: Action;
+  learning_rate?: number;
+}
+
+export interface Mark {
+  step: number;
+  text: string;
+}
+
+export type Part = "data" | "forward" | "backward" | "optimizer";
+
 export interface State {
   id: string;
   name: string;
@@ -23,6 +38,22 @@ export interface State {
   score: number | null;
   dev_loss: number | null;
   checkpoint_step: number | null;
+  /** Dev loss less train loss, and the plain word about it, "" while there is nothing to say. */
+  gap: number | null;
+  gap_text: string;
+  best_step: number | null;
+  fill: number | null;
+  /** Seconds of a mean step; empty where they are not known. */
+  parts: Partial<Record<Part, number | null>>;
+  skipped: number;
+  marks: Mark[];
+  /** Asked for and not yet taken effect; how many of each kind did; how many could not be asked for. */
+  asked: Action[];
+  controls: Partial<Record<Action, number>>;
+  refused: number;
+  /** The learning rate at the top of its course, which is what can be set. */
+  peak_rate: number | null;
+  answer: { level: string; text: string; hint: string } | null;
   notes: Note[];
   error: string;
   hint: string;

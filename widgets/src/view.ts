@@ -1,16 +1,21 @@
-// The panel: what a run's state and curves look like. Knows no kernel; it is handed data and says when Stop was pressed.
+// The panel: what a run's state and curves look like. Knows no kernel; it is handed data and says what was asked for.
 
 import uPlot from "uplot";
 
-import { Chart } from "./chart";
+import { Chart, type Group } from "./chart";
+import { Controls } from "./controls";
 import { type Curve, type Curves, DEV_LOSS, LEARNING_RATE, LOSS, SCORE, smooth } from "./curves";
 import { make, say, setAttribute } from "./dom";
-import { count, duration, figure, memory, rate, wholeDuration } from "./format";
-import { isOver, type Sample, type State } from "./state";
+import { count, figure, rate, wholeDuration } from "./format";
+import { Measured } from "./measured";
+import { type Action, isOver, type Request, type Sample, type State } from "./state";
 import { Theme } from "./theme";
 
 const SMOOTH_FROM = 30;
 const SILENT_SECONDS = 20;
+const MARKS = 12;
+/** What the pill says while one waits for it. */
+const WAITING: readonly [Action, string][] = [["stop", "stopping"], ["pause", "pausing"], ["resume", "resuming"]];
 let groups = 0;
 
 export class View {
@@ -19,11 +24,11 @@ export class View {
   private readonly name = make("span", { class: "nbt-name" });
   private readonly method = make("span", { class: "nbt-dim" });
   private readonly phase = make("span", { class: "nbt-dim nbt-phase" });
-  private readonly button = make("button", { type: "button", class: "nbt-stop" }, "Stop");
   private readonly fill = make("div", { class: "nbt-fill" });
   private readonly bar = make("div", { class: "nbt-bar", role: "progressbar", "aria-valuemin": "0", "aria-label": "progress" }, this.fill);
-  private readonly tiles = new Map<string, { name: HTMLElement; value: HTMLElement }>();
-  private readonly figures = make("div", { class: "nbt-figs" });
+  private readonly measured = new Measured();
+  private readonly controls: Controls;
+  private readonly group: Group;
   private readonly samples = make("tbody");
   private readonly sampleBox: HTMLElement;
   private readonly errors = make("div");
@@ -36,15 +41,15 @@ export class View {
   private readonly clock: number;
   private state: State | null = null;
   private heard = performance.now();
-  private stopping = false;
   private frame = 0;
 
   constructor(
     private readonly curves: Curves,
-    private readonly stop: () => void,
+    send: (request: Request) => void,
   ) {
+    this.controls = new Controls(send, () => this.asked());
     this.theme = new Theme(this.element, () => this.redraw());
-    const group = { key: `nbtune-${++groups}`, zoomed: false };
+    const group = (this.group = { key: `nbtune-${++groups}`, zoomed: false, best: null, marks: [] });
     this.loss = new Chart({ title: "Loss", height: 218, format: figure, lines: [
       { label: "each step", ink: "a", faint: true },
       { label: "train", ink: "a" },
@@ -56,16 +61,16 @@ export class View {
     this.sampleBox = make("div", { class: "nbt-scroll nbt-samples", hidden: "" }, make("table", {}, make("caption", {}, "Samples from dev"), make("thead", {}, make("tr", {}, ...heads)), this.samples));
     const small = make("div", { class: "nbt-column" }, this.score.element, this.learningRate.element);
     this.element.append(
-      make("header", {}, this.name, this.method, this.pill, this.phase, this.button),
+      make("header", {}, this.name, this.method, this.pill, this.phase, this.controls.bar),
+      this.controls.more,
       this.bar,
-      this.figures,
+      this.measured.element,
       this.errors,
       make("div", { class: "nbt-charts" }, this.loss.element, small),
       this.sampleBox,
       this.notes,
       this.live,
     );
-    this.button.addEventListener("click", () => this.pressStop());
     for (const kind of ["keydown", "keyup", "keypress"] as const) this.element.addEventListener(kind, (event) => event.stopPropagation());
     this.clock = setInterval(() => this.tick(), 1000);
   }
@@ -75,14 +80,15 @@ export class View {
     const before = this.state;
     this.state = state;
     this.heard = performance.now();
-    if (state.status === "stopping" || isOver(state.status)) this.stopping = state.status === "stopping";
     setAttribute(this.element, "aria-label", `Run ${state.name}`);
     say(this.name, state.name);
     say(this.method, state.method);
+    this.controls.show(state);
     this.header(state);
     this.progress(state);
-    this.figureTiles(state);
+    this.measured.show(state, 0);
     this.drawNotes(state);
+    this.sign(state);
     if (before) this.announce(before, state);
     this.score.rename(state.metric ? `Dev ${state.metric}` : "Dev score");
   }
@@ -121,15 +127,20 @@ export class View {
 
   private header(state: State): void {
     const silent = (performance.now() - this.heard) / 1000;
-    const lost = !isOver(state.status) && silent > SILENT_SECONDS;
-    const status = this.stopping ? "stopping" : state.status;
+    const over = isOver(state.status);
+    const waiting = over ? undefined : WAITING.find(([action]) => this.controls.waits(action))?.[1];
+    const status = waiting ?? state.status;
     say(this.pill, status);
     setAttribute(this.pill, "data-status", status);
-    say(this.phase, lost ? `no word from the kernel for ${wholeDuration(silent)}` : this.stopping ? "at the next step" : state.phase);
-    const off = this.stopping || isOver(state.status);
-    setAttribute(this.button, "aria-disabled", String(off));
-    say(this.button, this.stopping ? "Stopping…" : "Stop");
-    this.button.hidden = isOver(state.status);
+    say(this.phase, !over && silent > SILENT_SECONDS ? `no word from the kernel for ${wholeDuration(silent)}` : waiting ? "at the next step" : state.phase);
+  }
+
+  /** The signs in the charts; the curves are drawn again only where these moved. */
+  private sign(state: State): void {
+    const marks = state.marks.slice(-MARKS).map((mark) => mark.step);
+    if (this.group.best === state.best_step && String(this.group.marks) === String(marks)) return;
+    Object.assign(this.group, { best: state.best_step, marks });
+    this.redraw();
   }
 
   private progress(state: State): void {
@@ -143,57 +154,35 @@ export class View {
     setAttribute(this.bar, "aria-valuetext", total === null ? state.phase || state.status : `step ${state.step} of ${total}`);
   }
 
-  private figureTiles(state: State): void {
-    const left = state.seconds_left === null ? null : Math.max(0, state.seconds_left - (performance.now() - this.heard) / 1000);
-    const trained = state.trainable_parameters === undefined ? "–" : `${count(state.trainable_parameters)} of ${count(state.total_parameters)}`;
-    const step = state.total_steps === null ? "–" : `${count(state.step)} / ${count(state.total_steps)}`;
-    this.tile("step", "Step", step);
-    this.tile("epoch", "Epoch", state.epoch == null ? "–" : state.epoch.toFixed(2));
-    this.tile("time", "Time", duration(state.seconds));
-    this.tile("left", "Left", isOver(state.status) || left === null ? "–" : wholeDuration(left));
-    this.tile("tokens", "Tokens/s", count(state.tokens_per_second));
-    this.tile("memory", "Memory", memory(state.memory_bytes));
-    this.tile("trained", "Trained", trained);
-    this.tile("device", "On", state.device ? `${state.device}, ${state.dtype ?? ""}` : "–");
-  }
-
-  private tile(key: string, name: string, value: string): void {
-    let tile = this.tiles.get(key);
-    if (!tile) {
-      tile = { name: make("span", { class: "nbt-dim" }, name), value: make("b") };
-      this.tiles.set(key, tile);
-      this.figures.append(make("div", {}, tile.name, " ", tile.value));
-    }
-    say(tile.value, value);
-  }
-
   private drawNotes(state: State): void {
     const items = state.notes.map((note) => message(note.level, note.level === "warning" ? "Warning" : "", note.text));
     const error = state.error ? [message("error", "Error", state.hint ? `${state.error}\n→ ${state.hint}` : state.error)] : [];
-    replace(this.notes, items);
+    const marks = state.marks.slice(-MARKS).map((mark) => `step ${count(mark.step)}: ${mark.text}`);
+    replace(this.notes, marks.length ? [...items, message("info", "", marks.join(" · "))] : items);
     replace(this.errors, error);
   }
 
   private announce(before: State, state: State): void {
     if (before.status !== state.status) say(this.live, `${state.name}: ${state.status}${state.error ? `, ${state.error}` : ""}`);
+    else if (state.gap_text && state.gap_text !== before.gap_text) say(this.live, state.gap_text);
     else if (state.dev_loss !== null && before.dev_loss !== state.dev_loss) {
       const score = state.score === null ? "" : `, ${state.metric} ${figure(state.score)}`;
       say(this.live, `step ${state.step}: dev loss ${figure(state.dev_loss)}${score}`);
     }
   }
 
-  private pressStop(): void {
-    if (this.button.getAttribute("aria-disabled") === "true" || !this.state) return;
-    this.stopping = true;
-    this.stop();
+  /** Something was pressed: say so before the kernel does. */
+  private asked(): void {
+    if (!this.state) return;
     this.header(this.state);
-    say(this.live, "stopping at the next step");
+    const waiting = WAITING.find(([action]) => this.controls.waits(action))?.[1];
+    if (waiting) say(this.live, `${waiting} at the next step`);
   }
 
   private tick(): void {
     if (!this.state || isOver(this.state.status)) return;
     this.header(this.state);
-    this.figureTiles(this.state);
+    this.measured.show(this.state, (performance.now() - this.heard) / 1000);
   }
 }
 
