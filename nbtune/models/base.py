@@ -13,6 +13,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from nbtune.models.attention import rows_apart
+from nbtune.models.lora_linear import plain_lora
+
 if TYPE_CHECKING:
     import torch
     from peft import PeftConfig, PeftModel
@@ -97,7 +100,8 @@ class Base:
 
         self._lock.acquire()
         try:
-            with self._switched(adapter) as model, self._autocast(), torch.set_grad_enabled(training):
+            quick = plain_lora(self.model, adapter) if training and adapter is not None else nullcontext()
+            with self._switched(adapter) as model, rows_apart(self.model), self._autocast(), torch.set_grad_enabled(training), quick:
                 model.train(training)
                 try:
                     yield model

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import ModelError
+from nbtune.models.attention import ROWS_APART
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +22,7 @@ def can_pack(config: PretrainedConfig) -> bool:
     attention = getattr(config, "_attn_implementation", None)
     windows = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    return config.model_type in _PACKABLE and attention == "sdpa" and not windows and not sliding
+    return config.model_type in _PACKABLE and attention in ("sdpa", ROWS_APART) and not windows and not sliding
 
 
 def blocks(model: PreTrainedModel) -> nn.ModuleList:
