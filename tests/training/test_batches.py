@@ -13,7 +13,7 @@ from nbtune.data.encoding import Encoded
 from nbtune.methods import get as method_of
 from nbtune.models.attention import attending, rows_apart, takes_rows
 from nbtune.models.base import Base
-from nbtune.models.families import can_pack
+from nbtune.models.families import can_pack, why_unpacked
 from nbtune.models.loading import source_of
 from nbtune.models.readout import readout
 from nbtune.models.shared import own_base
@@ -156,6 +156,18 @@ def test_a_row_without_a_prompt_is_trained_from_its_second_token_on(base: Base) 
         assert batch.owner.tolist() == [0, 0, 0, 1]
 
 
-def test_how_rows_lie_is_said_in_one_line() -> None:
-    assert packing_note(packed=True) == "rows are packed end to end, without padding"
-    assert packing_note(packed=False, reason="gemma2 has sliding windows").endswith("padded together: gemma2 has sliding windows")
+@pytest.mark.parametrize(
+    ("family", "changes", "why"),
+    [
+        ("mistral", {"sliding_window": 64}, "mistral has layers that do not see the whole row"),
+        ("gpt2", {}, "gpt2 was not seen to keep packed rows apart"),
+        ("llama", {}, ""),
+    ],
+)
+def test_why_rows_are_not_packed_is_said_in_one_line(family: str, changes: dict[str, int], why: str) -> None:
+    config = AutoConfig.for_model(family, **TINY | changes)
+    config._attn_implementation = "sdpa"
+    assert why_unpacked(config) == why
+    assert can_pack(config) is (not why)
+    note = packing_note(packed=can_pack(config), reason=why)
+    assert note == (f"rows of like length are padded together: {why}" if why else "rows are packed end to end, without padding")
