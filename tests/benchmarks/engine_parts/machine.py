@@ -62,7 +62,7 @@ def described() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft", "accelerate", "trl"))
     load = f"; load average {os.getloadavg()[0]:.1f} as it ended" if hasattr(os, "getloadavg") else ""
     return (
-        f"{model}, {os.cpu_count()} cores ({', '.join(sets) or 'no wide vectors'}){gpu}; {torch.get_num_threads()} threads of torch{load}.\n"
+        f"{model}, {os.cpu_count()} cores ({', '.join(sets) or 'no wide vectors'}){gpu}; torch threads: {torch.get_num_threads()}{load}.\n"
         f"Python {platform.python_version()}, {versions}."
     )
 
