@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from nbtune.models.attention import rows_apart
-from nbtune.models.lora_linear import plain_lora
 
 if TYPE_CHECKING:
     import torch
@@ -100,8 +99,7 @@ class Base:
 
         self._lock.acquire()
         try:
-            quick = plain_lora(self.model, adapter) if training and adapter is not None else nullcontext()
-            with self._switched(adapter) as model, rows_apart(self.model), self._autocast(), torch.set_grad_enabled(training), quick:
+            with self._switched(adapter) as model, rows_apart(self.model), self._autocast(), torch.set_grad_enabled(training):
                 model.train(training)
                 try:
                     yield model
