@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from nbtune.models.attention import rows_apart
+
 if TYPE_CHECKING:
     import torch
     from peft import PeftConfig, PeftModel
@@ -99,7 +101,7 @@ class Base:
 
         self._lock.acquire()
         try:
-            with self._switched(adapter) as model, self._autocast(), torch.set_grad_enabled(training):
+            with self._switched(adapter) as model, rows_apart(self.model), self._autocast(), torch.set_grad_enabled(training):
                 model.train(training)
                 try:
                     yield model

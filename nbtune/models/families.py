@@ -5,23 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import ModelError
+from nbtune.models.attention import ROWS_APART
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["blocks", "can_pack", "final_norms", "head", "untie_head"]
+__all__ = ["blocks", "can_pack", "final_norms", "head", "untie_head", "why_unpacked"]
 
 _PACKABLE: Final = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "olmo2", "phi3"})
 """Families whose sdpa attention was seen to take a boolean 4-D mask as it is, and positions that start again."""
 
 
 def can_pack(config: PretrainedConfig) -> bool:
-    """Whether several rows may share one sequence under a block mask (full attention in every layer, rotary positions)."""
+    """Whether several rows may share one sequence (full attention in every layer, rotary positions)."""
+    return not why_unpacked(config)
+
+
+def why_unpacked(config: PretrainedConfig) -> str:
+    """What stands against packing, in a few words to show; empty where nothing does."""
     attention = getattr(config, "_attn_implementation", None)
     windows = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    return config.model_type in _PACKABLE and attention == "sdpa" and not windows and not sliding
+    if windows or sliding:
+        return f"{config.model_type} has layers that do not see the whole row"
+    if config.model_type not in _PACKABLE:
+        return f"{config.model_type} was not seen to keep packed rows apart"
+    return "" if attention in ("sdpa", ROWS_APART) else f"packing needs sdpa attention, and this is {attention}"
 
 
 def blocks(model: PreTrainedModel) -> nn.ModuleList:

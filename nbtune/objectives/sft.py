@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from nbtune.models.attention import attending, rows_apart
 from nbtune.models.readout import readout
 
 if TYPE_CHECKING:
@@ -23,10 +24,8 @@ class Sft:
         """Nats summed over the batch's trained tokens, and their number."""
         from torch.nn import functional
 
-        with readout(model, batch.predicts):
-            logits = model(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False
-            ).logits
+        with readout(model, batch.predicts), rows_apart(model):
+            logits = model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **attending(model, batch)).logits
         return functional.cross_entropy(logits.float(), batch.targets, reduction="sum"), len(batch.targets)
 
 

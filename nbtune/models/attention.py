@@ -1,0 +1,159 @@
+"""Attention of rows that lie end to end in one sequence: each row attends inside itself, computed row by row.
+
+The linear layers see one long sequence without a pad; only here the rows are laid side by side, so that attention costs the sum of
+the rows' squared lengths and not the square of their sum, and no mask of that size is ever made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from nbtune.data.batches import Batch, PackedRows
+
+__all__ = ["ROWS_APART", "attending", "rows_apart", "takes_rows"]
+
+ROWS_APART: Final = "nbtune_rows_apart"
+"""The name under which transformers finds this attention while it is switched on."""
+
+_UPCAST_WIDTH: Final = 384
+"""On CPUs torch's bfloat16 kernel is up to three times as slow backwards as the float32 one, until rows are longer than this."""
+
+
+def takes_rows(model: nn.Module) -> bool:
+    """Whether the model's attention is one that `rows_apart` switches, or has switched."""
+    config: Any = getattr(model, "config", None)
+    return getattr(config, "_attn_implementation", None) in ("sdpa", ROWS_APART)
+
+
+def attending(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """What a forward of `batch` inside `rows_apart(model)` is told about who attends to whom.
+
+    The empty mask beside `packed_rows` is for a model that would lose those on the way: it fails there, and rows never see each other.
+    """
+    if batch.packed is None or not takes_rows(model):
+        return {"attention_mask": batch.attention_mask}
+    return {"attention_mask": batch.predicts.new_empty(1, 1, 0, 0), "packed_rows": batch.packed}
+
+
+@contextmanager
+def rows_apart(model: nn.Module) -> Iterator[None]:
+    """Inside it, a forward that is given `packed_rows=PackedRows` keeps those rows apart; any other forward is as without it.
+
+    Backwards belong inside too where activations are computed twice (gradient checkpointing).
+    """
+    config: Any = getattr(model, "config", None)
+    before = getattr(config, "_attn_implementation", None)
+    if before != "sdpa":
+        yield
+        return
+    _register()
+    config._attn_implementation = ROWS_APART  # noqa: SLF001  transformers has no other way to switch without checks of its own
+    try:
+        yield
+    finally:
+        config._attn_implementation = before  # noqa: SLF001  the same
+
+
+@cache
+def _register() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def forward(
+        module: nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        *,
+        packed_rows: PackedRows | None = None,
+        dropout: float = 0.0,
+        scaling: float | None = None,
+        **options: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if packed_rows is None:
+            return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)
+        return _attend(query, key, value, packed_rows, dropout=dropout, scaling=scaling), None
+
+    AttentionInterface.register(ROWS_APART, forward)
+    AttentionMaskInterface.register(ROWS_APART, sdpa_mask)
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: PackedRows, *, dropout: float, scaling: float | None
+) -> torch.Tensor:
+    """Causal attention of each row; `query` [1, heads, T, d], `key` and `value` [1, key heads, T, d]; returns [1, T, heads, d]."""
+    import torch
+    from torch.nn import functional
+
+    places = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # each of [T, heads, d]
+    found = []
+    with torch.autocast(query.device.type, enabled=False):
+        for group in rows.groups:
+            whole = len(rows.groups) == 1
+            parts = places if whole else [tensor[group.begin : group.end] for tensor in places]
+            count, width = group.apart.shape
+            upcast = query.device.type == "cpu" and query.dtype == torch.bfloat16 and width <= _UPCAST_WIDTH
+            q, k, v = (
+                _apart_function()(part.float() if upcast else part, group.apart, group.together).view(count, width, *part.shape[1:])
+                for part in parts
+            )
+            out = functional.scaled_dot_product_attention(
+                q.transpose(1, 2),
+                k.transpose(1, 2),
+                v.transpose(1, 2),
+                is_causal=True,
+                dropout_p=dropout,
+                scale=scaling,
+                enable_gqa=q.shape[2] != k.shape[2],
+            )
+            flat = out.transpose(1, 2).reshape(count * width, *out.shape[1:2], out.shape[-1])
+            found.append(_together_function()(flat, group.together).to(query.dtype))
+    return (found[0] if len(found) == 1 else torch.cat(found))[None]
+
+
+@cache
+def _apart_function() -> Any:
+    import torch
+
+    class Apart(torch.autograd.Function):
+        """[T, ...] to [rows * width, ...]; a pad repeats its row's last token, and what comes back for pads is zero."""
+
+        @staticmethod
+        def forward(ctx: Any, tokens: torch.Tensor, apart: torch.Tensor, together: torch.Tensor) -> torch.Tensor:
+            ctx.together = together
+            return tokens.index_select(0, apart.view(-1))
+
+        @staticmethod
+        def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+            return grads[0].index_select(0, ctx.together), None, None
+
+    return Apart.apply
+
+
+@cache
+def _together_function() -> Any:
+    import torch
+
+    class Together(torch.autograd.Function):
+        """[rows * width, ...] to [T, ...]: pads fall away."""
+
+        @staticmethod
+        def forward(ctx: Any, cells: torch.Tensor, together: torch.Tensor) -> torch.Tensor:
+            ctx.together, ctx.cells = together, len(cells)
+            return cells.index_select(0, together)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+            empty = grads[0].new_zeros(ctx.cells, *grads[0].shape[1:])
+            return empty.index_copy_(0, ctx.together, grads[0]), None
+
+    return Together.apply
