@@ -17,6 +17,7 @@ from nbtune.approaches import prompt
 from nbtune.compare import Comparison, compare
 from nbtune.errors import NbtuneError
 from nbtune.estimate import estimate
+from nbtune.launch.waiting import Queue, queue
 from nbtune.run import Run, runs
 from nbtune.run import open_run as open  # noqa: A004  the fixed interface: nbtune.open
 from nbtune.start import finetune
@@ -26,7 +27,22 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
 __version__ = "0.1.0"
-__all__ = ["Comparison", "NbtuneError", "Run", "Task", "__version__", "compare", "estimate", "finetune", "models", "open", "prompt", "runs"]
+__all__ = [
+    "Comparison",
+    "NbtuneError",
+    "Queue",
+    "Run",
+    "Task",
+    "__version__",
+    "compare",
+    "estimate",
+    "finetune",
+    "models",
+    "open",
+    "prompt",
+    "queue",
+    "runs",
+]
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

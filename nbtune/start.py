@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nbtune.errors import SpecError
-from nbtune.events import Queued
-from nbtune.launch.job import Job, run_job
+from nbtune.errors import RunError, SpecError
+from nbtune.launch.job import Job
 from nbtune.launch.live import Live
-from nbtune.launch.thread import Work, submit, waiting
+from nbtune.launch.process import refuse_to_send, start_process
+from nbtune.launch.signals import stop_on_sigterm
+from nbtune.launch.thread import start_thread
 from nbtune.methods import get
 from nbtune.models.catalogue import DEFAULT_DECODER
 from nbtune.run import Run
@@ -31,7 +32,7 @@ def finetune(
     seed: int = 0,
     **options: Any,
 ) -> Run:
-    """Starts a training in a thread of its own and returns its handle at once.
+    """Starts a training in a thread or, with `launch="process"`, a process of its own, and returns its handle at once.
 
     Args:
         method: lora, full, head, last-blocks ...
@@ -44,8 +45,9 @@ def finetune(
         **options: the method's, and `FinetuneSpec`'s, by name or alias.
 
     Raises:
-        SpecError: unknown method, option, or value.
+        SpecError: unknown method, option, or value; something that cannot travel to another process.
         ModelError: there is no such model.
+        RunError: the folder cannot be written, or no process be started.
     """
     from nbtune.models.loading import source_of
     from nbtune.task import Task
@@ -60,14 +62,23 @@ def finetune(
     spec = chosen.spec.build(
         {**values, "task": task.name, "model": source.path or source.name, "name": name or f"{task.name}_{chosen.name}".replace("-", "_")}
     )
+    if spec.launch == "process":
+        refuse_to_send(source, task)
+    stop_on_sigterm()
     folder = RunFolder.create(str(spec.name), {"method": chosen.name, **spec.model_dump(mode="json", exclude={"name"})})
-    live = Live(folder)
     run = Run(folder, task)
-    job = Job(live, chosen, spec, task, source)
-    device = spec.device or "best"
-    if waiting(device):  # perhaps for hours: what it is to learn is kept now, and else by its thread
-        task.save(folder.path)
-    ahead = submit(device, Work(folder.id, lambda: run_job(job), run.stop))
-    if ahead:
-        live.emit(Queued(ahead=ahead))
+    try:
+        if spec.launch == "process":
+            task.save(folder.path)
+            start_process(folder, spec.device)
+        else:
+            start_thread(Job(Live(folder), chosen, spec, task, source))
+    except OSError as error:
+        folder.discard()
+        raise RunError(
+            f"the run's folder {folder.path} cannot be written: {error.strerror or error}", hint="free some disk space"
+        ) from error
+    except BaseException:
+        folder.discard()
+        raise
     return run

@@ -1,6 +1,7 @@
 """The run folder: the one place where a run's spec, events, controls and checkpoints are. Everything else reads it.
 
 .nbtune/runs/<run_id>/  spec.json environment.json task.json data.parquet events.jsonl control.jsonl run.lock checkpoints/
+A process of its own (launch: process) writes what it prints to process.log.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -164,7 +166,7 @@ class RunFolder:
 
         lock = FileLock(self.path / "run.lock", thread_local=False)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=0.3, poll_interval=0.01)  # who asks whether there is an owner is in the way for a moment
         except Timeout:
             message = f"run {self.id} is in use by another process"
             raise RunError(message, hint="stop it there first, or watch it from here with nbtune.open") from None
@@ -176,21 +178,18 @@ class RunFolder:
             self._lock.release()
             self._lock = None
 
+    def hand_over(self) -> Any:
+        """The lock that this process held so far, for `nbtune.launch.process`, which lets a child hold it too."""
+        lock, self._lock = self._lock, None
+        return lock
+
+    def adopt(self, descriptor: int) -> None:
+        """Makes this process the owner by a lock that it was born with: its open file, as a descriptor."""
+        self._lock = _Inherited(descriptor)
+
     def is_owned(self) -> bool:
         """Whether a living process owns the run."""
-        if self._lock is not None:
-            return True
-        from filelock import FileLock, Timeout
-
-        if not (self.path / "run.lock").exists():
-            return False
-        probe = FileLock(self.path / "run.lock", thread_local=False)
-        try:
-            probe.acquire(timeout=0)
-        except Timeout:
-            return True
-        probe.release()
-        return False
+        return self._lock is not None or _is_locked(self.path / "run.lock")
 
     def status(self) -> Status:
         """Told from the events, and from whether the owner lives."""
@@ -216,6 +215,53 @@ class RunFolder:
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
+
+
+class _Inherited:
+    """A lock whose open file came from the parent process; it is held until both have let go, or one of them releases it."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)  # a child of ours would hold it beyond our end
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        import fcntl
+
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        os.close(self._descriptor)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock; several may ask at once, so that no one takes another's question for an owner."""
+    if sys.platform == "win32":
+        return _cannot_be_locked(path)
+    import fcntl
+
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _cannot_be_locked(path: Path) -> bool:
+    from filelock import FileLock, Timeout
+
+    if not path.exists():
+        return False
+    probe = FileLock(path, thread_local=False)
+    try:
+        probe.acquire(timeout=0)
+    except Timeout:
+        return True
+    probe.release()
+    return False
 
 
 def check_name(name: str) -> str:

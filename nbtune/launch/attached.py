@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["engine_of", "own_model", "save_run"]
 
 _opening = threading.RLock()
+_read_from: dict[str, Path] = {}
+"""The checkpoint that a run's model in memory was read from; runs that this process trained are not here."""
 
 
 def engine_of(folder: RunFolder, task: Task) -> Engine:
@@ -81,6 +83,11 @@ def _base(folder: RunFolder) -> Base:
                 raise RunError(f"run {folder.name} is still being prepared", hint="wait for it: run.wait()")
             base = _restored(folder, shared_base)
             keep_tuned(folder.id, base)
+            _read_from[folder.id] = folder.checkpoints()[-1]
+        elif folder.id in _read_from and folder.checkpoints()[-1:] not in ([], [_read_from[folder.id]]):
+            # Another process trains it and has written a newer one since.
+            base.restore(folder.id, folder.checkpoints()[-1])
+            _read_from[folder.id] = folder.checkpoints()[-1]
         return base
 
 

@@ -57,7 +57,7 @@ def run_job(job: Job) -> None:
     except BaseException as error:  # noqa: BLE001  it is handed to whoever waits for the run
         live.error = _as_ours(error)
         _tell_failure(job, error)
-        if not began and isinstance(live.error, NbtuneError):
+        if not began and not live.keeps and isinstance(live.error, NbtuneError):
             live.folder.discard()
     finally:
         live.folder.release()

@@ -22,10 +22,14 @@ def live_run(run_id: str) -> Live | None:
 
 
 class Live:
-    """Told of each event after it is on disk. A listener that raises is logged and never stops a training."""
+    """Told of each event after it is on disk. A listener that raises is logged and never stops a training.
 
-    def __init__(self, folder: RunFolder) -> None:
+    `keeps`: the folder stays even if the run fails before it began, because others learn of it from there alone.
+    """
+
+    def __init__(self, folder: RunFolder, *, keeps: bool = False) -> None:
         self.folder = folder
+        self.keeps = keeps
         self.over = threading.Event()
         self.error: BaseException | None = None
         self._listeners: list[Listener] = []
