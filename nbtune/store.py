@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,11 +19,13 @@ from typing import Any, Final, Literal, cast
 
 from nbtune.errors import RunError, did_you_mean
 from nbtune.events import Event, parse_event
+from nbtune.locks import Lock, is_held, take
 
 __all__ = ["RunFolder", "Status", "find_run", "home", "run_folders"]
 
 Status = Literal["queued", "running", "paused", "finished", "stopped", "failed", "interrupted"]
 _ENDS: Final = ("finished", "stopped", "failed")
+_GOES_ON: Final = ("queued", "phase", "started", "resumed", "step")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -67,7 +68,7 @@ class RunFolder:
         self._guard = threading.Lock()
         self._events: list[Event] = []
         self._offset = 0
-        self._lock: Any = None
+        self._lock: Lock | None = None
         self._spec: dict[str, Any] | None = None
 
     @classmethod
@@ -162,14 +163,10 @@ class RunFolder:
         Raises:
             RunError: another process owns it.
         """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.path / "run.lock", thread_local=False)
-        try:
-            lock.acquire(timeout=0.3, poll_interval=0.01)  # who asks whether there is an owner is in the way for a moment
-        except Timeout:
+        lock = take(self.path / "run.lock", 0.3)  # who asks whether there is an owner is in the way for a moment
+        if lock is None:
             message = f"run {self.id} is in use by another process"
-            raise RunError(message, hint="stop it there first, or watch it from here with nbtune.open") from None
+            raise RunError(message, hint="stop it there first, or watch it from here with nbtune.open")
         self._lock = lock
 
     def release(self) -> None:
@@ -178,28 +175,31 @@ class RunFolder:
             self._lock.release()
             self._lock = None
 
-    def hand_over(self) -> Any:
-        """The lock that this process held so far, for `nbtune.launch.process`, which lets a child hold it too."""
+    def hand_over(self) -> Lock | None:
+        """The lock that this object held so far, for `nbtune.launch.process`, which lets a child hold it too."""
         lock, self._lock = self._lock, None
         return lock
 
     def adopt(self, descriptor: int) -> None:
-        """Makes this process the owner by a lock that it was born with: its open file, as a descriptor."""
-        self._lock = _Inherited(descriptor)
+        """Makes this process the owner by a lock that it was born with."""
+        self._lock = Lock(descriptor)
 
     def is_owned(self) -> bool:
         """Whether a living process owns the run."""
-        return self._lock is not None or _is_locked(self.path / "run.lock")
+        return self._lock is not None or is_held(self.path / "run.lock")
 
     def status(self) -> Status:
         """Told from the events, and from whether the owner lives."""
-        kinds = [event.type for event in self.events()]
-        for kind in reversed(kinds):
-            if kind in _ENDS:
-                return cast("Status", kind)
-        if not self.is_owned():
+        owned = self.is_owned()  # asked first: an owner tells the end before it goes
+        events = self.events()
+        for event in reversed(events):
+            if event.type in _ENDS:
+                return cast("Status", event.type)
+            if event.type in _GOES_ON:
+                break
+        if not owned:
             return "interrupted"
-        return "queued" if not kinds or kinds[-1] == "queued" else "running"
+        return "queued" if not events or events[-1].type == "queued" else "running"
 
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, the oldest first."""
@@ -215,53 +215,6 @@ class RunFolder:
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
-
-
-class _Inherited:
-    """A lock whose open file came from the parent process; it is held until both have let go, or one of them releases it."""
-
-    def __init__(self, descriptor: int) -> None:
-        os.set_inheritable(descriptor, False)  # a child of ours would hold it beyond our end
-        self._descriptor = descriptor
-
-    def release(self) -> None:
-        import fcntl
-
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        os.close(self._descriptor)
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether somebody holds the lock; several may ask at once, so that no one takes another's question for an owner."""
-    if sys.platform == "win32":
-        return _cannot_be_locked(path)
-    import fcntl
-
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def _cannot_be_locked(path: Path) -> bool:
-    from filelock import FileLock, Timeout
-
-    if not path.exists():
-        return False
-    probe = FileLock(path, thread_local=False)
-    try:
-        probe.acquire(timeout=0)
-    except Timeout:
-        return True
-    probe.release()
-    return False
 
 
 def check_name(name: str) -> str:

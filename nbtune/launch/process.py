@@ -10,11 +10,12 @@ import os
 import subprocess
 import sys
 import threading
-from typing import Any, Final
+from typing import Final
 
 from nbtune.errors import RunError, SpecError
 from nbtune.events import Failed
 from nbtune.launch.turns import leave, take_place
+from nbtune.locks import Lock
 from nbtune.metrics.naming import saved_metric
 from nbtune.models.loading import Source
 from nbtune.store import RunFolder
@@ -51,8 +52,8 @@ def start_process(folder: RunFolder, device: str | None) -> None:
     """
     take_place(folder, device)
     lock = folder.hand_over()
-    descriptor = lock._context.lock_file_fd  # noqa: SLF001  filelock has no public name for it, and a child can inherit nothing else
-    command = [sys.executable, "-m", "nbtune.launch.worker", str(folder.path), "--lock", str(descriptor)]
+    assert lock is not None  # noqa: S101  the caller owns the folder
+    command = [sys.executable, "-m", "nbtune.launch.worker", str(folder.path), "--lock", str(lock.descriptor)]
     try:
         with (folder.path / "process.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  ourselves
@@ -61,7 +62,7 @@ def start_process(folder: RunFolder, device: str | None) -> None:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-                pass_fds=(descriptor,),
+                pass_fds=(lock.descriptor,),
                 start_new_session=True,  # an interrupt or the end of the kernel goes to its process group
             )
     except OSError as error:
@@ -71,7 +72,7 @@ def start_process(folder: RunFolder, device: str | None) -> None:
     threading.Thread(target=_see_off, args=(process, lock, folder), name=f"nbtune-{folder.id}", daemon=True).start()
 
 
-def _see_off(process: subprocess.Popen[bytes], lock: Any, folder: RunFolder) -> None:
+def _see_off(process: subprocess.Popen[bytes], lock: Lock, folder: RunFolder) -> None:
     """Waits for the child; writes down the end of one that could not do so itself. One that a signal killed is interrupted."""
     code = process.wait()
     try:
