@@ -81,7 +81,8 @@ def test_a_process_run_gives_the_bytes_of_a_thread_run_and_is_heard_once_and_nev
 def test_a_run_goes_on_when_the_script_that_launched_it_has_ended_and_sigterm_stops_it(tiny: Path, launched: list[nbtune.Run]) -> None:
     code = (
         "import nbtune; from tests.examples import ticket_task\n"
-        f"nbtune.finetune('lora', task=ticket_task(), model={str(tiny)!r}, name='far', launch='process', **{LONG!r})"
+        f"nbtune.finetune('lora', task=ticket_task(), model={str(tiny)!r}, name='far', launch='process', **{LONG!r},\n"
+        "                save_steps=5, warmup_steps=0, learning_rate=1e-2, dtype='float32')"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     run = nbtune.open("far")
@@ -92,6 +93,8 @@ def test_a_run_goes_on_when_the_script_that_launched_it_has_ended_and_sigterm_st
         run.wait(0.3)
     with pytest.raises(RunError, match="in use by another process"):
         run._folder.take()
+    until(run._folder.checkpoints)
+    early = run.engine().logits("Ticket")
     heard: list[Event] = []
 
     def broken(event: Event) -> None:
@@ -106,6 +109,10 @@ def test_a_run_goes_on_when_the_script_that_launched_it_has_ended_and_sigterm_st
     assert run.wait(60).status == "stopped"
     assert adapter(run)
     assert "stopped" not in {event.type for event in heard}
+    late = run.engine().logits("Ticket")  # of the last checkpoint, whatever this process had read of the run before
+    nbtune.models.unload()
+    assert (late == run.engine().logits("Ticket")).all()
+    assert (late != early).any()
 
 
 def test_a_killed_worker_leaves_its_run_interrupted_and_out_of_the_way(tiny: Path, launched: list[nbtune.Run]) -> None:
@@ -183,9 +190,10 @@ TASK = (
 @pytest.mark.kernel
 def test_a_process_run_outlives_its_kernel_and_is_attached_from_a_new_one(tiny: Path, home: Path, launched: list[nbtune.Run]) -> None:
     first = Kernel(home.parent)
-    code = f"run = nbtune.finetune('lora', task=tickets, model={str(tiny)!r}, name='far', launch='process', **LONG)"
-    wait = "import time\nwhile not any(event.type == 'step' for event in run.events()): time.sleep(0.1)"
-    assert first.run(f"{TASK}\n{code}\n{wait}", timeout=120).status == "ok"
+    assert first.run(TASK).status == "ok"
+    line = f"%finetune lora --task tickets --model {tiny} --max_steps 100000 --eval_steps 1000000 --launch process --background --as far"
+    wait = "import time\nwhile not any(event.type == 'step' for event in far.events()): time.sleep(0.1)"
+    assert first.run(f"{line}\n{wait}", timeout=120).status == "ok"
     launched.append(nbtune.open("far"))
     first.close()  # kills it
     second = Kernel(home.parent)
