@@ -18,6 +18,7 @@ from nbtune.compare import Comparison, compare
 from nbtune.doctor import doctor
 from nbtune.errors import NbtuneError
 from nbtune.estimate import estimate
+from nbtune.launch.waiting import Queue, queue
 from nbtune.run import Run, runs
 from nbtune.run import open_run as open  # noqa: A004  the fixed interface: nbtune.open
 from nbtune.start import finetune
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Comparison",
     "NbtuneError",
+    "Queue",
     "Run",
     "Task",
     "__version__",
@@ -40,6 +42,7 @@ __all__ = [
     "models",
     "open",
     "prompt",
+    "queue",
     "runs",
 ]
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from nbtune.errors import NbtuneError, RunError
 from nbtune.events import Evaluation, Event, Failed, Finished, Step, Stopped
+from nbtune.launch.follow import follow
 from nbtune.launch.live import Listener, live_run
+from nbtune.launch.process import log_tail
 from nbtune.store import RunFolder, Status, find_run, run_folders
 from nbtune.views import view
 
@@ -109,9 +111,12 @@ class Run:
         return {}
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Calls `listener` with each event of a run that this process trains; what is returned ends that."""
+        """Calls `listener` with each event from now on, whichever process trains; what is returned ends that.
+
+        Events come from a thread: the one that trains, or one that reads what another process writes.
+        """
         live = live_run(self.id)
-        return live.listen(listener) if live is not None else lambda: None
+        return live.listen(listener) if live is not None and not live.over.is_set() else follow(self._folder, listener)
 
     def stop(self) -> None:
         """Asks the run to stop after the step it is at, with a checkpoint; returns at once."""
@@ -209,7 +214,7 @@ class Run:
             if live is not None:
                 live.over.wait(0.1)
             else:
-                time.sleep(0.5)
+                time.sleep(0.1)
         self._raise_failure()
         return self
 
@@ -234,7 +239,9 @@ class Run:
             if isinstance(event, Failed):
                 raise RunError(event.message, hint=event.hint)
         if self.status == "interrupted":
-            raise RunError(f"run {self.name} was interrupted: its process is gone", hint="start it again")
+            said = log_tail(self._folder)
+            message = f"run {self.name} was interrupted: its process is gone" + (f". It said last: {said}" if said else "")
+            raise RunError(message, hint="start it again")
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int = 20) -> list[str]:
         """What the tuned model writes after each prompt, greedily, to an end of sequence or `max_new_tokens`.
@@ -293,7 +300,7 @@ class Run:
         return view("run_figure")(self)
 
     def show(self) -> None:
-        """Displays curves, figures and samples as they are now, as static content."""
+        """Displays curves, figures and samples: live while the run goes on, in whatever process, and static when it is over."""
         view("show_run")(self)
 
     def __repr__(self) -> str:

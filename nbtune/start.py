@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import Problem, RunError, SpecError
-from nbtune.events import Evaluation, Note, Queued, Step
-from nbtune.launch.job import Job, run_job
-from nbtune.launch.live import Live
-from nbtune.launch.thread import Work, submit, waiting
+from nbtune.events import Evaluation, Note, Step
+from nbtune.launch.job import Job
+from nbtune.launch.live import Live, forget_live
+from nbtune.launch.process import refuse_to_send, start_process
+from nbtune.launch.signals import stop_on_sigterm
+from nbtune.launch.thread import start_thread
 from nbtune.methods import get
 from nbtune.models.catalogue import DEFAULT_DECODER
 from nbtune.run import Run
@@ -19,6 +21,7 @@ from nbtune.store import RunFolder
 from nbtune.training.checkpoints import read_state
 
 if TYPE_CHECKING:
+    from nbtune.methods import Method
     from nbtune.models.loading import Source
     from nbtune.spec import FinetuneSpec
     from nbtune.task import Task
@@ -40,7 +43,7 @@ def finetune(
     seed: int = 0,
     **options: Any,
 ) -> Run:
-    """Starts a training in a thread of its own and returns its handle at once.
+    """Starts a training in a thread or, with `launch="process"`, a process of its own, and returns its handle at once.
 
     Args:
         method: lora, full, head, last-blocks ...
@@ -53,8 +56,9 @@ def finetune(
         **options: the method's, and `FinetuneSpec`'s, by name or alias.
 
     Raises:
-        SpecError: unknown method, option, or value.
+        SpecError: unknown method, option, or value; something that cannot travel to another process.
         ModelError: there is no such model.
+        RunError: the folder cannot be written, or no process be started.
     """
     from nbtune.models.loading import source_of
     from nbtune.task import Task
@@ -69,14 +73,16 @@ def finetune(
     spec = chosen.spec.build(
         {**values, "task": task.name, "model": source.path or source.name, "name": name or f"{task.name}_{chosen.name}".replace("-", "_")}
     )
-    folder = RunFolder.create(
-        str(spec.name), {"method": chosen.name, **spec.model_dump(mode="json", exclude={"name"}), "bound": source.bound is not None}
-    )
-    live = Live(folder)
-    run = Run(folder, task)
-    job = Job(live, chosen, spec, task, source)
-    _submit(job, run)
-    return run
+    said = {"method": chosen.name, **spec.model_dump(mode="json", exclude={"name"}), "bound": source.bound is not None}
+    if spec.launch == "process":
+        refuse_to_send(source, task)
+    folder = RunFolder.create(str(spec.name), said)
+    try:
+        _launch(folder, chosen, spec, task, source)
+    except BaseException:
+        folder.discard()
+        raise
+    return Run(folder, task)
 
 
 def spec_of(folder: RunFolder) -> FinetuneSpec:
@@ -98,12 +104,10 @@ def resume_run(folder: RunFolder, task: Task, model: Any = None) -> None:
     source = _source_again(folder, model)
     folder.take()
     try:
-        spec = spec_of(folder)
-        live = Live(folder)
+        _launch(folder, get(folder.spec["method"]), spec_of(folder), task, source, again=True)
     except BaseException:
         folder.release()
         raise
-    _submit(Job(live, get(folder.spec["method"]), spec, task, source, again=True), Run(folder, task))
 
 
 def fork_run(folder: RunFolder, task: Task, step: int | None, name: str | None, changes: dict[str, Any]) -> Run:
@@ -125,12 +129,14 @@ def fork_run(folder: RunFolder, task: Task, step: int | None, name: str | None, 
     except OSError as error:
         child.discard()
         raise RunError(f"the fork could not be written: {error.strerror or error}", hint="free some disk space") from error
-    live = Live(child)
     differing = ", ".join(f"{key} {old} → {new}" for key, (old, new) in moved.items()) or "nothing differs"
-    live.emit(Note(level="info", text=f"forked from {folder.name} after step {at}: {differing}"))
-    run = Run(child, task)
-    _submit(Job(live, method, spec, task, source, again=True), run)
-    return run
+    child.append(Note(level="info", text=f"forked from {folder.name} after step {at}: {differing}"))
+    try:
+        _launch(child, method, spec, task, source, again=True)
+    except BaseException:
+        child.discard()
+        raise
+    return Run(child, task)
 
 
 def _differing(before: FinetuneSpec, spec: FinetuneSpec) -> dict[str, tuple[Any, Any]]:
@@ -184,11 +190,21 @@ def _source_again(folder: RunFolder, model: Any) -> Source:
     return source_of(model if model is not None else folder.spec["model"])
 
 
-def _submit(job: Job, run: Run) -> None:
-    """Puts the job in its device's queue."""
-    device = job.spec.device or "best"
-    if waiting(device):  # perhaps for hours: what it is to learn is kept now, and else by its thread
-        job.task.save(run.folder)
-    ahead = submit(device, Work(run.id, lambda: run_job(job), run.stop))
-    if ahead:
-        job.live.emit(Queued(ahead=ahead))
+def _launch(folder: RunFolder, method: Method, spec: FinetuneSpec, task: Task, source: Source, *, again: bool = False) -> None:
+    """Has the run of a folder that this process owns wait for its device, in a thread here or in a process of its own.
+
+    Raises:
+        RunError: its folder or the queue cannot be written.
+    """
+    stop_on_sigterm()
+    if spec.launch == "thread":
+        start_thread(Job(Live(folder), method, spec, task, source, again=again))
+        return
+    try:
+        if not (folder.path / "task.json").exists():
+            task.save(folder.path)
+    except OSError as error:
+        message = f"the run's folder {folder.path} cannot be written: {error.strerror or error}"
+        raise RunError(message, hint="free some disk space") from error
+    forget_live(folder.id)
+    start_process(folder, spec.device)

@@ -1,6 +1,7 @@
 """The run folder: the one place where a run's spec, events, controls and checkpoints are. Everything else reads it.
 
 .nbtune/runs/<run_id>/  spec.json environment.json task.json data.parquet events.jsonl control.jsonl run.lock checkpoints/
+A process of its own (launch: process) writes what it prints to process.log.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Final, Literal, cast
 
 from nbtune.errors import RunError, did_you_mean
 from nbtune.events import Control, Event, parse_event
+from nbtune.locks import Lock, is_held, take
 
 __all__ = ["RunFolder", "Status", "find_run", "home", "run_folders"]
 
@@ -73,7 +75,7 @@ class RunFolder:
         self._events: list[Event] = []
         self._offset = 0
         self._unwritten = b""
-        self._lock: Any = None
+        self._lock: Lock | None = None
         self._spec: dict[str, Any] | None = None
 
     @classmethod
@@ -174,14 +176,10 @@ class RunFolder:
         Raises:
             RunError: another process owns it.
         """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.path / "run.lock", thread_local=False)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        lock = take(self.path / "run.lock", 0.3)  # who asks whether there is an owner is in the way for a moment
+        if lock is None:
             message = f"run {self.id} is in use by another process"
-            raise RunError(message, hint="stop it there first, or watch it from here with nbtune.open") from None
+            raise RunError(message, hint="stop it there first, or watch it from here with nbtune.open")
         self._lock = lock
 
     def release(self) -> None:
@@ -190,28 +188,26 @@ class RunFolder:
             self._lock.release()
             self._lock = None
 
+    def hand_over(self) -> Lock | None:
+        """The lock that this object held so far, for `nbtune.launch.process`, which lets a child hold it too."""
+        lock, self._lock = self._lock, None
+        return lock
+
+    def adopt(self, descriptor: int) -> None:
+        """Makes this process the owner by a lock that it was born with."""
+        self._lock = Lock(descriptor)
+
     def is_owned(self) -> bool:
         """Whether a living process owns the run."""
-        if self._lock is not None:
-            return True
-        from filelock import FileLock, Timeout
-
-        if not (self.path / "run.lock").exists():
-            return False
-        probe = FileLock(self.path / "run.lock", thread_local=False)
-        try:
-            probe.acquire(timeout=0)
-        except Timeout:
-            return True
-        probe.release()
-        return False
+        return self._lock is not None or is_held(self.path / "run.lock")
 
     def status(self) -> Status:
         """Told from the events, and from whether the owner lives."""
+        owned = self.is_owned()  # asked first: an owner tells the end before it goes
         known = next((status for event in reversed(self.events()) if (status := _status_after(event)) is not None), None)
         if known in _ENDS:
             return cast("Status", known)
-        return (known or "queued") if self.is_owned() else "interrupted"
+        return (known or "queued") if owned else "interrupted"
 
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, the oldest first."""

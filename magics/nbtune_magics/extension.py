@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nbtune.launch.signals import stop_on_sigterm
 from nbtune_magics.compare import COMPARE
 from nbtune_magics.completion import Completion
 from nbtune_magics.doctor import DOCTOR
@@ -64,6 +65,7 @@ def load(shell: InteractiveShell) -> None:
         shell.events.register(event, callback)
     shell.Completer.custom_matchers.append(matcher)
     _loaded[id(shell)] = found
+    stop_on_sigterm()
     warm_up()
 
 

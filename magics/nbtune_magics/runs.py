@@ -1,4 +1,4 @@
-"""`%runs`: the runs of this folder as a table; `%runs stop ID` asks one to stop."""
+"""`%runs`: the runs of this folder as a table, what is done to one of them, and the queue they wait in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import Problem, RunError, SpecError, did_you_mean
 from nbtune_magics.magic import Call, Magic
-from nbtune_magics.output import say, show
+from nbtune_magics.output import bind, in_notebook, say, show
 
 if TYPE_CHECKING:
     from nbtune import Run
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RUNS"]
 
-ACTIONS: Final = ("stop",)
 _ACTIVE: Final = ("queued", "running", "paused")
 _HEADS: Final = ("id", "name", "method", "model", "task", "status", "steps", "metric", "seconds")
 
@@ -47,13 +46,14 @@ def _run(call: Call) -> Steps[Any]:
         found = nbtune.runs()
         _table([RunRow.of(run) for run in found])
         return None
-    action, *names = call.words
-    if action not in ACTIONS:
-        raise SpecError.of([Problem(f"%runs does not know {action!r}", did_you_mean(action, ACTIONS), 1)])
-    if len(names) != 1:
-        raise SpecError.of([Problem(f"%runs {action} takes one run, not {len(names)}", f"%runs {action} NAME_OR_ID", 1)])
-    _ACTIONS[action](_find(names[0]))
-    return None
+    word, *words = call.words
+    action = _ACTIONS.get(word)
+    if action is None:
+        raise SpecError.of([Problem(f"%runs does not know {word!r}", did_you_mean(word, _ACTIONS), 1)])
+    if len(words) != len(action.takes):
+        usage = " ".join(("%runs", word, *action.takes))
+        raise SpecError.of([Problem(f"%runs {word} takes {len(action.takes)} words, not {len(words)}", usage, 1)])
+    return action.do(call, *words)
     yield  # a generator, as every magic's run is
 
 
@@ -67,7 +67,8 @@ def _find(name: str) -> Run:
     return found[-1]
 
 
-def _stop(run: Run) -> None:
+def _stop(_call: Call, name: str) -> None:
+    run = _find(name)
     if run.status not in _ACTIVE:
         say(f"{run.name} is not running: it is {run.status}")
         return
@@ -75,7 +76,57 @@ def _stop(run: Run) -> None:
     say(f"{run.name}: stopping after this step, with a checkpoint")
 
 
-_ACTIONS: Final[dict[str, Callable[[Run], None]]] = {"stop": _stop}
+def _attach(call: Call, name: str) -> Run:
+    from nbtune_widgets.panel import RunPanel
+
+    run = _find(name)
+    RunPanel(run).show()
+    bind(call.shell, run.name, run, "run")
+    if in_notebook():
+        call.shown.mark(run)
+    return run
+
+
+def _queue(_call: Call) -> None:
+    import nbtune
+
+    show(nbtune.queue())
+
+
+def _move(call: Call, name: str, position: str) -> None:
+    import nbtune
+
+    if not position.isdigit():
+        raise SpecError.of([Problem(f"a place in the queue is a number, not {position!r}", "1 is next", 1)])
+    nbtune.queue().move(_find(name), int(position))
+    _queue(call)
+
+
+def _cancel(_call: Call, name: str) -> None:
+    import nbtune
+
+    run = _find(name)
+    nbtune.queue().cancel(run)
+    say(f"{run.name}: waits no more")
+
+
+@dataclass(frozen=True)
+class _Action:
+    """What follows `%runs`: the words it takes, what it is for, and what it does."""
+
+    takes: tuple[str, ...]
+    about: str
+    do: Callable[..., Any]
+
+
+_NAME: Final = "NAME_OR_ID"
+_ACTIONS: Final = {
+    "stop": _Action((_NAME,), "asks a run to stop after its step, with a checkpoint", _stop),
+    "attach": _Action((_NAME,), "shows a run's panel, live while it goes on in whatever kernel or process, and binds its name", _attach),
+    "queue": _Action((), "shows what is at work on each device and what waits for it", _queue),
+    "move": _Action((_NAME, "PLACE"), "gives a waiting run another place in the queue; 1 is next", _move),
+    "cancel": _Action((_NAME,), "takes a waiting run out of the queue", _cancel),
+}
 
 
 def _table(rows: Sequence[RunRow]) -> None:
@@ -101,16 +152,16 @@ def _nothing(_words: tuple[str, ...]) -> None:
 
 
 def _first_words() -> tuple[str, ...]:
-    return ACTIONS
+    return tuple(_ACTIONS)
 
 
-def _describe(_action: str) -> str:
-    return "asks a run to stop after its step, with a checkpoint"
+def _describe(action: str) -> str:
+    return _ACTIONS[action].about
 
 
 RUNS = Magic(
     name="runs",
-    usage="%runs   or   %runs stop NAME_OR_ID",
+    usage="%runs   or   " + "   ".join(" ".join(("%runs", word, *action.takes)) for word, action in _ACTIONS.items()),
     about="The runs of this notebook's folder: what they are, how far they came, and how well.",
     body="",
     run=_run,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["engine_of", "own_model", "save_run"]
 
 _opening = threading.RLock()
+_read_from: dict[str, Path] = {}
+"""The checkpoint that a run's model in memory was read from; runs that this process trained are not here."""
 
 
 def engine_of(folder: RunFolder, task: Task) -> Engine:
@@ -41,7 +43,7 @@ def own_model(folder: RunFolder) -> LoadedModel:
     from nbtune.models.loading import LoadedModel
     from nbtune.models.shared import own_base
 
-    base = _restored(folder, own_base)
+    base, _ = _restored(folder, own_base)
     model: Any = base.peft or base.model
     return LoadedModel(model, base.tokenizer, base.config, base.name)
 
@@ -64,7 +66,7 @@ def save_run(folder: RunFolder, target: Path, *, merge: bool) -> Path:
 def _save_merged(folder: RunFolder, target: Path) -> None:
     from nbtune.models.shared import own_base
 
-    base = _restored(folder, own_base, quantized=False)
+    base, _ = _restored(folder, own_base, quantized=False)
     dtype = base.dtype
     model: Any = base.peft.merge_and_unload() if base.peft is not None else base.model
     model.to(dtype).save_pretrained(target)
@@ -80,18 +82,20 @@ def _base(folder: RunFolder) -> Base:
             live = live_run(folder.id)
             if live is not None and not live.over.is_set():
                 raise RunError(f"run {folder.name} is still being prepared", hint="wait for it: run.wait()")
-            base = _restored(folder, shared_base)
+            base, _read_from[folder.id] = _restored(folder, shared_base)
             keep_tuned(folder.id, base)
+        elif folder.id in _read_from and folder.checkpoints()[-1:] not in ([], [_read_from[folder.id]]):
+            _read_from[folder.id] = _read_last(folder, base)  # another process trains it and has written a newer one since
         return base
 
 
-def _restored(folder: RunFolder, load: Callable[..., Base], *, quantized: bool = True) -> Base:
-    """The base by `load` (a copy where the method writes it), with the last checkpoint on; unquantized to merge into."""
+def _restored(folder: RunFolder, load: Callable[..., Base], *, quantized: bool = True) -> tuple[Base, Path]:
+    """The base by `load` (a copy where the method writes it; unquantized to merge into) with the last checkpoint on, and which that is."""
     from nbtune.methods import get
     from nbtune.models.loading import source_of
     from nbtune.models.shared import own_base
 
-    checkpoint = _last_checkpoint(folder)
+    _last_checkpoint(folder)  # there is one: said before anything is loaded
     said = folder.spec
     method = get(said["method"])
     spec = method.spec.build({key: value for key, value in said.items() if key in method.spec.model_fields and key != "name"})
@@ -99,8 +103,20 @@ def _restored(folder: RunFolder, load: Callable[..., Base], *, quantized: bool =
     quantization = spec.quantization if quantized else None
     base = chosen(source_of(spec.model), dtype=spec.dtype, quantization=quantization, device=spec.device)
     method.attach(base, spec, folder.id)
-    base.restore(folder.id, checkpoint)
-    return base
+    return base, _read_last(folder, base)
+
+
+def _read_last(folder: RunFolder, base: Base) -> Path:
+    """Puts the last checkpoint on; the process that trains may remove it for a newer one while it is read."""
+    while True:
+        last = _last_checkpoint(folder)
+        try:
+            base.restore(folder.id, last)
+        except FileNotFoundError:
+            if _last_checkpoint(folder) == last:
+                raise  # it is damaged
+        else:
+            return last
 
 
 def _last_checkpoint(folder: RunFolder) -> Path:

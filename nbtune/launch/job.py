@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from nbtune.data.batches import packing_note
 from nbtune.errors import DataError, NbtuneError, RunError, SpecError
 from nbtune.events import Control, Event, Failed, Note, Phase, Started, Stopped
 from nbtune.training.checkpoints import newest_whole, read_state
@@ -61,7 +62,7 @@ def run_job(job: Job) -> None:
     except BaseException as error:  # noqa: BLE001  it is handed to whoever waits for the run
         live.error = _as_ours(error)
         _tell_failure(job, error)
-        if not began and isinstance(live.error, NbtuneError):
+        if not began and not live.keeps and isinstance(live.error, NbtuneError):
             live.folder.discard()
     finally:
         live.folder.release()
@@ -109,7 +110,7 @@ def _back_off(job: Job, step: int) -> Iterator[Event]:
 
 def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, None, Any]:
     from nbtune.estimate import estimate_spec
-    from nbtune.models.families import can_pack
+    from nbtune.models.families import can_pack, why_unpacked
     from nbtune.objectives import get
     from nbtune.training.loop import Start, Training
 
@@ -126,6 +127,7 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     yield from _phase(controls, f"loading {job.source.name}" + (f" as {spec.quantization}" if spec.quantization else ""))
     base = _load(job)
     packed = _packed(spec, can_pack(base.config))
+    yield Note(level="info", text=packing_note(packed=packed, reason=why_unpacked(base.config)))
     yield from _phase(controls, f"attaching {job.method.name}")
     base.remove_adapter(live.folder.id)  # where the run goes on in the process that began it
     job.method.attach(base, spec, live.folder.id)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from nbtune.events import Event, Note
 from nbtune.store import RunFolder
 
-__all__ = ["Listener", "Live", "live_run"]
+__all__ = ["Listener", "Live", "forget_live", "live_run"]
 
 Listener = Callable[[Event], None]
 _log = logging.getLogger("nbtune")
@@ -21,11 +21,20 @@ def live_run(run_id: str) -> Live | None:
     return _runs.get(run_id)
 
 
-class Live:
-    """Told of each event after it is on disk. A listener that raises is logged and never stops a training."""
+def forget_live(run_id: str) -> None:
+    """From now on the run is another process's."""
+    _runs.pop(run_id, None)
 
-    def __init__(self, folder: RunFolder) -> None:
+
+class Live:
+    """Told of each event after it is on disk. A listener that raises is logged and never stops a training.
+
+    `keeps`: the folder stays even if the run fails before it began, because others learn of it from there alone.
+    """
+
+    def __init__(self, folder: RunFolder, *, keeps: bool = False) -> None:
         self.folder = folder
+        self.keeps = keeps
         self.over = threading.Event()
         self.error: BaseException | None = None
         self._listeners: list[Listener] = []

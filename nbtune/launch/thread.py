@@ -1,70 +1,64 @@
-"""Runs in threads of this process: one at a time on each device, the others in a queue."""
+"""Runs in threads of this process: each in one of its own, which waits for its device in the project's queue."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import threading
-from collections import deque
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Work", "submit", "waiting"]
+from nbtune.launch.job import Job
+from nbtune.launch.turns import run_in_turn, take_place
+
+__all__ = ["end_threads", "start_thread"]
 
 EXIT_SECONDS: Final = 20.0
-"""How long an ending process waits for the step and the checkpoint of a run that it stops."""
+"""How long an ending process waits for the step and the checkpoint of the runs that it stops."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """One run's job: `do` runs it to its end, `stop` asks it to end after its step."""
+class _Started:
+    """A run's thread. `leaving` tells it to give up its wait; `at_work` tells that it waits no more."""
 
-    run_id: str
-    do: Callable[[], None]
-    stop: Callable[[], None]
-
-
-_guard = threading.Condition()
-_queues: dict[str, deque[Work]] = {}
-_current: dict[str, Work] = {}
-_threads: dict[str, threading.Thread] = {}
+    job: Job
+    thread: threading.Thread
+    leaving: threading.Event
+    at_work: threading.Event
 
 
-def submit(device: str, work: Work) -> tuple[str, ...]:
-    """Puts work at the end of the device's queue; the run ids before it."""
-    with _guard:
-        ahead = waiting(device)
-        _queues.setdefault(device, deque()).append(work)
-        if not ahead:
-            _threads[device] = threading.Thread(target=_work, args=(device,), name=f"nbtune-{device}", daemon=True)
-            _threads[device].start()
-        return ahead
+_started: dict[str, _Started] = {}
 
 
-def waiting(device: str) -> tuple[str, ...]:
-    """Run ids at work or waiting on a device, in order."""
-    with _guard:
-        current = (_current[device],) if device in _current else ()
-        return tuple(work.run_id for work in (*current, *_queues.get(device, ())))
+def start_thread(job: Job) -> None:
+    """Starts a run whose folder this process owns; its place in the queue is that of this call.
 
-
-def _work(device: str) -> None:
-    while True:
-        with _guard:
-            _current.pop(device, None)
-            if not _queues[device]:
-                return
-            work = _current[device] = _queues[device].popleft()
-        work.do()
+    Raises:
+        RunError: the queue cannot be written.
+    """
+    take_place(job.live.folder, job.spec.device)
+    run = job.live.folder.id
+    leaving, at_work = threading.Event(), threading.Event()
+    thread = threading.Thread(
+        target=run_in_turn, args=(job,), kwargs={"leaving": leaving, "at_work": at_work}, name=f"nbtune-{run}", daemon=True
+    )
+    _started[run] = _Started(job, thread, leaving, at_work)
+    thread.start()
 
 
 @atexit.register
-def _end() -> None:
-    """Stops what still runs when the process ends, so that its steps are kept; torch aborts a process that ends under its threads."""
-    with _guard:
-        for device, queue in _queues.items():
-            queue.clear()
-            if device in _current:
-                _current[device].stop()
-    for thread in list(_threads.values()):
-        thread.join(EXIT_SECONDS)
+def end_threads() -> None:
+    """Stops what runs in threads when the process ends, so that no step is lost; torch aborts a process that ends under its threads.
+
+    What still waits for its turn is given up, and can be resumed.
+    """
+    living = [started for started in list(_started.values()) if started.thread.is_alive()]
+    deadline = time.monotonic() + EXIT_SECONDS
+    for started in living:
+        started.leaving.set()
+        if started.at_work.is_set():
+            with contextlib.suppress(OSError):  # a full disk: it is interrupted, as by a power loss
+                started.job.live.folder.control("stop")
+    for started in living:
+        started.thread.join(max(0.0, deadline - time.monotonic()))

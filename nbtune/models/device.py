@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from nbtune.errors import ModelError
@@ -9,7 +10,7 @@ from nbtune.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["available_bytes", "best_device", "best_dtype", "device_of", "dtype_of", "is_out_of_memory", "peak_bytes"]
+__all__ = ["available_bytes", "best_device", "best_dtype", "device_of", "dtype_of", "is_out_of_memory", "name_at_once", "peak_bytes"]
 
 
 def best_device() -> torch.device:
@@ -40,6 +41,20 @@ def device_of(name: str | None) -> torch.device:
         message = f"device {name!r} cannot be used: {str(error).splitlines()[0]}"
         raise ModelError(message, hint=f"leave it out to use {best_device()}") from None
     return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
+
+
+def name_at_once(name: str | None) -> str | None:
+    """What torch calls that device (None: the best), so that the same one has one name; None where that would have to wait for torch.
+
+    A name that torch does not know is given back as it is: whoever uses it gets the error.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or getattr(torch.__spec__, "_initializing", False):
+        return name if name is not None and (name == "cpu" or ":" in name) else None
+    try:
+        return str(device_of(name))
+    except ModelError:
+        return name
 
 
 def best_dtype(device: torch.device) -> torch.dtype:

@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from nbtune.data.batches import collate
+from nbtune.data.batches import PackedRows, collate
 from nbtune.errors import ModelError, RunError, SpecError
+from nbtune.models.attention import attending, rows_apart
 from nbtune.models.families import blocks
 from nbtune.training.frozen import has_dropout_below, lowest_trained_block
 
@@ -292,9 +293,9 @@ class ActivationCache:
             kept.append(output)
             raise _ReachedError
 
-        with self.base.lease(self.adapter) as model, self._watching(stop):
+        with self.base.lease(self.adapter) as model, self._watching(stop), rows_apart(model):
             with suppress(_ReachedError):
-                model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False)
+                model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **attending(model, batch))
             return self._taken(kept[0], batch)
 
     def _taken(self, output: Any, batch: Batch) -> torch.Tensor:
@@ -319,13 +320,13 @@ class ActivationCache:
         return collate([self.rows[row] for row in rows], packed=packed, pad_id=self._pad)
 
     def _reduced(self, batch: Batch) -> Batch:
-        """The batch itself, or where no attention is left its trained positions alone; a mask of one place is never read there."""
+        """The batch itself, or where no attention is left its trained positions alone; which row is whose is never asked there."""
         if not self.head_only:
             return batch
         ids = batch.input_ids[batch.predicts][None]
-        mask = ids.new_ones(1, 1, 1, 1).bool()
         places = ids.new_ones(ids.shape).cumsum(-1) - 1
-        return replace(batch, input_ids=ids, attention_mask=mask, position_ids=places, predicts=ids.new_ones(ids.shape).bool())
+        everywhere = ids.new_ones(ids.shape).bool()
+        return replace(batch, input_ids=ids, position_ids=places, predicts=everywhere, padding=None, packed=PackedRows(()))
 
     def _count(self, row: int) -> int:
         return self.rows[row].num_trained if self.head_only else len(self.rows[row].ids)

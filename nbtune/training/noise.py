@@ -42,8 +42,8 @@ def row_lengths(batch: Batch) -> torch.Tensor:
     """[B, T] float: how many tokens the row has that a token belongs to; rows begin where positions begin again."""
     import torch
 
-    if batch.attention_mask.ndim == 2:  # noqa: PLR2004  padded: one row each
-        return batch.attention_mask.sum(1, keepdim=True).expand_as(batch.input_ids).float()
+    if batch.padding is not None:
+        return batch.padding.sum(1, keepdim=True).expand_as(batch.input_ids).float()
     begins = (batch.position_ids == 0).long().flatten()
     row = begins.cumsum(0) - 1
     counts = torch.zeros(row.numel(), device=row.device).index_add_(0, row, torch.ones_like(row, dtype=torch.float32))

@@ -223,6 +223,22 @@ def test_a_run_is_stopped_by_name(kernel: Kernel) -> None:
     assert "is not running" in good(kernel.run("%runs stop long")).text
 
 
+def test_what_waits_is_shown_moved_and_cancelled(kernel: Kernel) -> None:
+    for name in ("ahead", "second", "third"):
+        good(kernel.run(f"%finetune lora {LONG} --background --as {name}"))
+    good(kernel.run("import time\nwhile len(ahead.events()) < 9: time.sleep(0.05)"))
+    moved = good(kernel.run("%runs move third 1")).shown[-1]
+    assert [line.split()[:2] for line in moved["text/plain"].splitlines()[-2:]] == [["1", "third"], ["2", "second"]]
+    assert "<table" in moved["text/html"]
+    assert "waits no more" in good(kernel.run("%runs cancel third")).text
+    good(kernel.run("third.wait()"))
+    assert kernel.value("ahead.status, second.status, third.status") == "('running', 'queued', 'stopped')"
+    assert "RunError: run ahead does not wait: it is running" in kernel.run("%runs cancel ahead").lines[0]
+    assert "%runs move NAME_OR_ID PLACE" in kernel.run("%runs move second").lines[1]
+    good(kernel.run("second.stop(); ahead.stop(); ahead.wait(); second.wait()", timeout=60))
+    assert "nothing is at work" in good(kernel.run("%runs queue")).shown[-1]["text/plain"]
+
+
 def test_the_form_trains_below_its_own_cell(kernel: Kernel) -> None:
     form = good(kernel.run("%tune lora --task tickets --model tiny --r 4 --max_steps 2 --as tuned"))
     assert any(PANEL in bundle for bundle in form.shown)
