@@ -235,13 +235,14 @@ class Run:
         live = live_run(self.id)
         if live is not None and live.error is not None:
             raise live.error
-        for event in reversed(self.events()):
+        status = self.status
+        for event in reversed(self.events()) if status == "failed" else ():
             if isinstance(event, Failed):
                 raise RunError(event.message, hint=event.hint)
-        if self.status == "interrupted":
+        if status == "interrupted":
             said = log_tail(self._folder)
             message = f"run {self.name} was interrupted: its process is gone" + (f". It said last: {said}" if said else "")
-            raise RunError(message, hint="start it again")
+            raise RunError(message, hint="run.resume() goes on from its last checkpoint")
 
     def generate(self, prompts: Sequence[str], max_new_tokens: int = 20) -> list[str]:
         """What the tuned model writes after each prompt, greedily, to an end of sequence or `max_new_tokens`.

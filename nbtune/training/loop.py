@@ -179,7 +179,7 @@ class Training:
         look = "evaluate" in asked or (not self._stopping and (self._last or step % self._looks_every == 0))
         sample = "sample" in asked or (self._samples_every and step % self._samples_every == 0)
         while True:
-            if look or sample or self._due(asked) or step == 1:
+            if look or sample or self._due(asked) or step == 1 or step % self._saves_every == 0:
                 yield from self._tell()  # the first at once: somebody waits for it
             if look:
                 yield from self._look(samples=bool(sample or not self.spec.sample_steps))
@@ -202,11 +202,16 @@ class Training:
     def _samples_every(self) -> int:
         return self.spec.sample_steps or 0
 
+    @property
+    def _saves_every(self) -> int:
+        return self.spec.save_steps or self._looks_every
+
     def _due(self, asked: set[str]) -> bool:
-        """Whether this step is saved."""
-        step, every = self.state.step, self.spec.save_steps or self._looks_every
+        """Whether this step is saved; of itself never between updates that are left out, so that what is gone back to is good."""
+        step = self.state.step
         best = self.spec.load_best_model_at_end and self.state.best_step == step
-        return self._saved != step and (self._last or step % every == 0 or best or "checkpoint" in asked)
+        regular = step % self._saves_every == 0 and not self._not_finite
+        return self._saved != step and (self._last or regular or best or "checkpoint" in asked)
 
     def _repeated(self, step: int) -> list[Request]:
         return self._start.repeat.get(step, []) if self._start is not None else []
