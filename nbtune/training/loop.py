@@ -175,7 +175,10 @@ class Training:
     def _boundary(self) -> Iterator[Event]:
         """Obeys, looks at dev, saves, and stands still while it is paused."""
         step = self.state.step
-        asked = yield from self._obey([*self._repeated(step), *self._controls.new()])
+        requests = [*self._repeated(step), *self._controls.new()]
+        if requests:
+            yield from self._tell()  # before what is done after it
+        asked = yield from self._obey(requests)
         look = "evaluate" in asked or (not self._stopping and (self._last or step % self._looks_every == 0))
         sample = "sample" in asked or (self._samples_every and step % self._samples_every == 0)
         while True:
@@ -190,7 +193,6 @@ class Training:
             yield from self._written()
             if self._over or not self._paused:
                 return
-            yield from self._tell()
             asked = yield from self._wait()
             look, sample = "evaluate" in asked, "sample" in asked
 
