@@ -88,10 +88,11 @@ class Base:
         return self.model.dtype
 
     @contextmanager
-    def lease(self, adapter: str | None = None, *, training: bool = False) -> Iterator[nn.Module]:
+    def lease(self, adapter: str | None = None, *, training: bool = False, checkpointing: bool = False) -> Iterator[nn.Module]:
         """The model to run forwards on, alone, with `adapter` active (None: the base as it was loaded) and the mode set.
 
-        In a bfloat16 base, float32 adapters and parts are multiplied in bfloat16 under autocast.
+        In a bfloat16 base, float32 adapters and parts are multiplied in bfloat16 under autocast. With `checkpointing` a training's
+        blocks keep their input alone and are computed again in the backward, for this lease only.
         """
         import torch
 
@@ -99,10 +100,14 @@ class Base:
         try:
             with self._switched(adapter) as model, self._autocast(), torch.set_grad_enabled(training):
                 model.train(training)
+                if training and checkpointing:
+                    _checkpoint(self.model, on=True)
                 try:
                     yield model
                 finally:
                     model.eval()
+                    if training and checkpointing:
+                        _checkpoint(self.model, on=False)
         finally:
             self._lock.release()
 
@@ -224,6 +229,16 @@ class Base:
 
         mixed = self.dtype == torch.bfloat16 and self.device.type in {"cpu", "cuda"}
         return torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext()
+
+
+def _checkpoint(model: Any, *, on: bool) -> None:
+    """Under the name that this transformers has for it."""
+    new = hasattr(model, "activation_checkpointing_enable")  # the older name is gone in version 6
+    kind = "activation" if new else "gradient"
+    if on:
+        getattr(model, f"{kind}_checkpointing_enable")(**{f"{kind}_checkpointing_kwargs": {"use_reentrant": False}})
+    else:
+        getattr(model, f"{kind}_checkpointing_disable")()
 
 
 def _plain(state: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,169 @@
+"""What a training would need, from the config alone: parameters exactly, memory by a step on shapes. No weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from nbtune.estimate.lengths import Load, encoded, load_of
+from nbtune.estimate.quantized import quantized_layers
+from nbtune.estimate.step import Micro, Shape, micro_step
+from nbtune.estimate.throughput import throughput
+from nbtune.estimate.trace import Work
+from nbtune.methods import Facts, get
+from nbtune.models.base import Base
+from nbtune.models.catalogue import DEFAULT_DECODER
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+    from nbtune.data.encoding import Encoded
+    from nbtune.models.loading import Source
+    from nbtune.spec import FinetuneSpec
+    from nbtune.task import Task
+
+__all__ = ["Estimate", "estimate", "estimate_spec"]
+
+_MOMENTS: Final = {"adamw": 8, "adamw_8bit": 2, "adafactor": 0, "sgd": 0}
+"""Bytes of an optimizer's state for each trained parameter: two in float32, two in 8 bits, rows and columns alone, none."""
+_STORED: Final = {"int8": 1.0, "nf4": 0.5625, "fp4": 0.5625}
+"""Bytes of a quantized parameter; 4 bits have a float32 scale to each 64."""
+_known: dict[tuple[Any, ...], Any] = {}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Counts of parameters are exact; the rest is what the model's own code would do on this device.
+
+    `peak_memory_bytes` is the most above the level before the model is loaded, `weights_bytes` the part of it that the weights take.
+    `seconds_per_epoch` leaves looks at the dev rows out; None: no rows were given.
+    """
+
+    trainable_parameters: int
+    total_parameters: int
+    peak_memory_bytes: int
+    weights_bytes: int
+    seconds_per_epoch: float | None = None
+
+
+@dataclass(frozen=True)
+class _Counts:
+    trained: int
+    total: int
+    quantized: int
+
+
+def estimate(method: str, *, model: Any = DEFAULT_DECODER, task: Task | None = None, **options: Any) -> Estimate:
+    """What training `model` by `method` would need.
+
+    Args:
+        method: a method's name.
+        model: as in `finetune`; of a hub model only the config is read, and with a task the tokenizer.
+        task: what to learn; left out: every row has `max_length` tokens, all of them trained, and no time is told.
+        **options: as in `finetune`.
+
+    Raises:
+        SpecError: unknown method, option, or a value out of range.
+        ModelError: the model cannot be found, or the method cannot adapt it.
+        DataError: a row of the task cannot be trained on.
+    """
+    from nbtune.models.loading import source_of
+
+    spec = get(method).spec.build(options)
+    source = source_of(model)
+    return estimate_spec(method, spec, source, encoded(task, spec, source) if task is not None else None)
+
+
+def estimate_spec(method: str, spec: FinetuneSpec, source: Source, rows: Sequence[Encoded] | None = None) -> Estimate:
+    """The same for a spec that is already built; attaching to the weightless model also finds options that the model refuses.
+
+    Raises:
+        SpecError, ModelError: the method cannot adapt this model with these options.
+    """
+    from nbtune.models.device import device_of, dtype_of
+
+    get(method).requires(Facts(source.name, source.config, spec.quantization), spec)
+    device = device_of(spec.device)
+    dtype = dtype_of(spec.dtype, device)
+    counts = _counts(method, spec, source)
+    load = load_of(spec, source.config, rows)
+    micro = _micro(method, spec, source, load.largest, dtype, device)
+    stored = _STORED.get(spec.quantization or "", dtype.itemsize)
+    weights = counts.quantized * stored + (counts.total - counts.trained - counts.quantized) * dtype.itemsize + counts.trained * 4
+    peak = weights + micro.peak + counts.trained * _MOMENTS[spec.optim]
+    seconds = _seconds(load, micro, counts, dtype, device) if load.steps else None
+    return Estimate(counts.trained, counts.total, int(peak), int(weights), seconds)
+
+
+def _attached(method: str, spec: FinetuneSpec, source: Source) -> Base:
+    from nbtune.models.loading import LoadedModel
+    from nbtune.models.skeleton import skeleton
+
+    base = Base(LoadedModel(skeleton(source), cast("Any", None), source.config, source.name))
+    get(method).attach(base, spec, "estimate")
+    return base
+
+
+def _key(method: str, spec: FinetuneSpec, source: Source, *more: Any) -> tuple[Any, ...]:
+    options = tuple((item.name, repr(getattr(spec, item.name))) for item in spec.options() if item.group == "method")
+    return (source.key, method, options, *more)
+
+
+def _counts(method: str, spec: FinetuneSpec, source: Source) -> _Counts:
+    """Counted once for the same files and the same options of the method."""
+    key = _key(method, spec, source, spec.quantization)
+    if key not in _known:
+        base = _attached(method, spec, source)
+        trained = sum(parameter.numel() for parameter in base.trained("estimate").values())
+        total = sum(parameter.numel() for parameter in base.model.parameters())
+        held = sum(layer.weight.numel() for layer in quantized_layers(base.model)) if spec.quantization else 0
+        found = _Counts(trained, total, held)
+        if source.bound is not None:  # an object's key is its id, which another may have one day
+            return found
+        _known[key] = found
+    return cast("_Counts", _known[key])
+
+
+def _micro(method: str, spec: FinetuneSpec, source: Source, shape: Shape, dtype: torch.dtype, device: torch.device) -> Micro:
+    checkpointing, accumulating = spec.gradient_checkpointing is True, spec.gradient_accumulation_steps > 1
+    key = _key(method, spec, source, shape, dtype, device, spec.quantization, checkpointing, accumulating)
+    if key in _known:
+        return cast("Micro", _known[key])
+    try:
+        found = micro_step(
+            _attached(method, spec, source),
+            "estimate",
+            shape,
+            dtype=dtype,
+            device=device,
+            quantization=spec.quantization,
+            checkpointing=checkpointing,
+            accumulating=accumulating,
+        )
+    except Exception:  # noqa: BLE001  any model's own code has run, and an estimate must not stop what may well train
+        found = _rough(source.config, shape, _counts(method, spec, source), dtype, checkpointing=checkpointing)
+    if source.bound is None:
+        _known[key] = found
+    return found
+
+
+def _rough(config: PretrainedConfig, shape: Shape, counts: _Counts, dtype: torch.dtype, *, checkpointing: bool) -> Micro:
+    """For a model whose code does not run without numbers: gradients, logits, and 34 values of the hidden size a token and block.
+
+    The 34 leave out the square of the length, which sdpa does not keep (Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198,
+    equation 2); with checkpointing 2. Six operations a parameter and token.
+    """
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    tokens = shape.rows * shape.width
+    values = tokens * int(text.hidden_size) * int(text.num_hidden_layers) * (2 if checkpointing else 34)
+    logits = shape.trained * int(text.vocab_size) * 12
+    return Micro(counts.trained * 4 + values * dtype.itemsize + logits, Work(flops=6.0 * counts.total * tokens))
+
+
+def _seconds(load: Load, micro: Micro, counts: _Counts, dtype: torch.dtype, device: torch.device) -> float:
+    """An epoch's micro-batches and updates; AdamW reads and writes weight, gradient and two moments."""
+    speed = throughput(device, dtype)
+    sized = Work(micro.work.flops * load.worth, micro.work.moved * load.worth, micro.work.calls * load.micro_batches)
+    return speed.seconds(sized + Work(moved=28.0 * counts.trained * load.steps))

@@ -1,0 +1,190 @@
+"""One micro-step of a model on shapes alone: the most bytes alive at once, and the work.
+
+All blocks of a decoder are alike, so two that take part in the backward are run, and one of the frozen ones below them; the rest
+is the same again: each further block adds what one adds, to the forward what it keeps, to the backward of the lowest block its gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from nbtune.estimate.trace import Ledger, Work, tracing
+from nbtune.models.families import blocks, head
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from nbtune.models.base import Base
+
+__all__ = ["Micro", "Shape", "micro_step"]
+
+_RUN: Final = 2
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Tensors of a micro-batch: `rows` sequences of `width` tokens under a block mask where `packed`; `trained` logits are computed."""
+
+    rows: int
+    width: int
+    trained: int
+    packed: bool
+
+
+@dataclass(frozen=True)
+class Micro:
+    """Bytes above the weights at the highest point (gradients included), and the work of a micro-step."""
+
+    peak: int
+    work: Work
+
+
+def micro_step(
+    base: Base,
+    adapter: str,
+    shape: Shape,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    quantization: str | None,
+    checkpointing: bool,
+    accumulating: bool,
+) -> Micro:
+    """Runs forward, loss and backward of `base`, a model on the meta device with its method attached; shortens that model for good.
+
+    Args:
+        base: a model on the meta device, the method attached under the name `adapter`.
+        adapter: see `base`.
+        shape: of the micro-batch.
+        dtype: of frozen weights; trained ones are float32.
+        device: where it would run; it has to be there for CUDA's own attention to be chosen.
+        quantization: of the frozen linear layers.
+        checkpointing: whether blocks keep nothing but their input.
+        accumulating: whether gradients of an earlier micro-step are there already.
+
+    Raises:
+        Exception: whatever the model's own code raises where it cannot run without numbers (a mixture of experts that counts tokens).
+    """
+    more, below = _shorten(base)
+    with tracing() as ledger:
+        _to_fake(base.model, dtype, device, quantization)
+        if accumulating:
+            for parameter in base.trained(adapter).values():
+                parameter.grad = _zeros_like(parameter)
+        own = ledger.live - (sum(p.numel() * p.itemsize for p in base.trained(adapter).values()) if accumulating else 0)
+        _run(base, adapter, shape, ledger, device, checkpointing)
+        return _whole(ledger, own, more, below)
+
+
+def _run(base: Base, adapter: str, shape: Shape, ledger: Ledger, device: torch.device, checkpointing: bool) -> None:
+    import torch
+    from torch.nn import functional
+
+    batch = {
+        "input_ids": torch.zeros(shape.rows, shape.width, dtype=torch.long, device=device),
+        "attention_mask": torch.ones(1 if shape.packed else shape.rows, 1, shape.width, shape.width, dtype=torch.bool, device=device),
+        "position_ids": torch.zeros(shape.rows, shape.width, dtype=torch.long, device=device),
+    }
+    row, place, target = (torch.zeros(shape.trained, dtype=torch.long, device=device) for _ in range(3))
+    ledger.enter("forward")
+    with base.lease(adapter if base.has_adapter(adapter) else None, training=True, checkpointing=checkpointing) as model:
+        _mark(base.model, ledger)
+        hook = head(base.model).register_forward_pre_hook(lambda _, args: (args[0][row, place], *args[1:]), prepend=True)
+        logits = model(**batch, use_cache=False).logits
+        loss = functional.cross_entropy(logits.float(), target, reduction="sum")
+        del logits
+        ledger.enter("head")
+        loss.backward()
+        ledger.enter("end")
+        hook.remove()
+
+
+def _mark(model: Any, ledger: Ledger) -> None:
+    """Tells the ledger when a block's forward ends and when its backward begins."""
+
+    def follow(block: nn.Module, number: int) -> None:
+        def ended(_module: nn.Module, _args: Any, out: Any) -> None:
+            hidden = out[0] if isinstance(out, tuple) else out
+            ledger.enter(f"after {number}")
+            if hidden.requires_grad:
+                hidden.register_hook(lambda _: ledger.enter(f"backward {number}"))
+
+        block.register_forward_hook(ended)
+
+    for number, block in enumerate(blocks(model)):
+        follow(block, number)
+
+
+def _whole(ledger: Ledger, own: int, more: int, below: int) -> Micro:
+    """The peak and work of the whole model, `more` blocks like the upper ones and `below` frozen ones beyond what was run."""
+    last = sum(name.startswith("after") for name in ledger.levels) - 1
+    keeps = ledger.levels[f"after {last}"] - ledger.levels[f"after {last - 1}"] if more else 0
+    peaks = {name: peak - own for name, peak in ledger.peaks.items()}
+    forward = max(peak for name, peak in peaks.items() if not name.startswith("backward") and name != "end") + keeps * more
+    started = sorted((int(name.split()[1]) for name in ledger.levels if name.startswith("backward")), reverse=True)
+    frees = keeps + (ledger.levels[f"backward {started[-1]}"] - ledger.levels[f"backward {started[0]}"] if more else 0)
+    upper = max((peaks[f"backward {number}"] for number in started[:-1]), default=0) + keeps * more
+    lowest = max(peaks[f"backward {started[-1]}"], peaks["end"]) + frees * more if started else 0
+    work = ledger.work + _between(ledger, f"after {last - 1}", f"after {last}") * more
+    if more:
+        work += _between(ledger, f"backward {started[0]}", f"backward {started[-1]}") * more
+    if below:
+        work += _between(ledger, "forward", "after 0") * below
+    return Micro(int(max(forward, upper, lowest)), work)
+
+
+def _between(ledger: Ledger, start: str, end: str) -> Work:
+    return ledger.began[end] - ledger.began[start] if start in ledger.began else Work()
+
+
+def _shorten(base: Base) -> tuple[int, int]:
+    """Takes blocks out that are like others; how many (with a part in the backward, frozen below all that is trained)."""
+    layers = blocks(base.model)
+    signs = [_sign(block) for block in layers]
+    trained_below = any(p.requires_grad for p in base.model.get_input_embeddings().parameters())
+    lowest = 0 if trained_below else next((number for number, sign in enumerate(signs) if sign[1]), len(signs))
+    frozen, live = layers[:lowest], layers[lowest:]
+    alike = len(set(signs[lowest:])) <= 1 and len({sign[0] for sign in signs[:lowest]}) <= 1
+    kept = [*frozen[:1], *live[:_RUN]] if alike else list(layers)
+    more, below = (max(0, len(live) - _RUN), max(0, len(frozen) - 1)) if alike else (0, 0)
+    del layers[len(kept) :]
+    for place, block in enumerate(kept):
+        layers[place] = block
+    return more, below
+
+
+def _sign(block: nn.Module) -> tuple[int, int]:
+    """What tells blocks apart here: their parameters, and how many of them are trained."""
+    sizes = [(p.numel(), p.requires_grad) for p in block.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+
+
+def _to_fake(model: nn.Module, dtype: torch.dtype, device: torch.device, quantization: str | None) -> None:
+    """Gives the model fake parameters on `device` in place of its meta ones; a tied pair stays tied."""
+    import torch
+
+    from nbtune.estimate.quantized import quantize
+
+    made: dict[int, Any] = {}
+    if quantization is not None:
+        quantize(model, quantization)
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):  # noqa: SLF001  no public way sets a parameter of another device
+            if parameter is None:
+                continue
+            if id(parameter) not in made:
+                kind = torch.float32 if parameter.requires_grad else dtype
+                data = torch.empty(parameter.shape, dtype=kind, device=device)
+                made[id(parameter)] = torch.nn.Parameter(data, requires_grad=parameter.requires_grad)
+            module._parameters[name] = made[id(parameter)]  # noqa: SLF001  as above
+        for name, buffer in list(module._buffers.items()):  # noqa: SLF001  as above
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device=device)  # noqa: SLF001  as above
+
+
+def _zeros_like(parameter: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.zeros(parameter.shape, dtype=parameter.dtype, device=parameter.device)
