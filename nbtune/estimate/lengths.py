@@ -66,8 +66,10 @@ def load_of(spec: FinetuneSpec, config: PretrainedConfig, rows: Sequence[Encoded
     looked_at = sorted({number * steps // _STEPS_LOOKED_AT for number in range(_STEPS_LOOKED_AT)})
     for step in looked_at:
         chosen = rows_of_step(len(rows), spec.step_rows, spec.seed, step)
-        for micro in micro_batches(chosen, lengths, size):
-            shapes.append(_shape([lengths[row] for row in micro], [trained[row] for row in micro], packed=packed))
+        shapes += [
+            _shape([lengths[row] for row in micro], [trained[row] for row in micro], packed=packed)
+            for micro in micro_batches(chosen, lengths, size)
+        ]
     width = max(shape.rows * shape.width for shape in shapes)
     largest = next(shape for shape in shapes if shape.rows * shape.width == width)
     largest = Shape(largest.rows, largest.width, max(shape.trained for shape in shapes), packed)

@@ -25,7 +25,7 @@ def quantize(model: Any, form: str) -> None:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if child in found:
-                setattr(module, name, _stand_in(child, form))  # type: ignore[arg-type]
+                setattr(module, name, _stand_in(child, form))
 
 
 def _stand_in(layer: nn.Linear, form: str) -> nn.Module:
@@ -45,16 +45,16 @@ def _stand_in(layer: nn.Linear, form: str) -> nn.Module:
             return nn.functional.linear(x, torch.empty(shape, dtype=x.dtype, device=x.device))
 
         @staticmethod
-        def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+        def backward(_ctx: Any, grad: torch.Tensor) -> Any:
             return grad @ torch.empty(shape, dtype=grad.dtype, device=grad.device)
 
     class StandIn(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.bias = layer.bias
+            self.bias: nn.Parameter | None = layer.bias
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            out: torch.Tensor = Product.apply(x)
+            out: torch.Tensor = Product.apply(x)  # type: ignore[no-untyped-call]
             return out if self.bias is None else out + self.bias
 
     return StandIn()

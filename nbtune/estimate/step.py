@@ -6,10 +6,11 @@ is the same again: each further block adds what one adds, to the forward what it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from nbtune.estimate.trace import Ledger, Work, tracing
+from nbtune.estimate.trace import Ledger, Pool, Work, tracing
 from nbtune.models.families import blocks, head
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Micro", "Shape", "micro_step"]
 
 _RUN: Final = 2
+_LARGE: Final = 1 << 25
+"""From 32 MiB on glibc gives an allocation its own mapping, whatever it has learnt (mallopt(3), M_MMAP_THRESHOLD)."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Micro:
-    """Bytes above the weights at the highest point (gradients included), and the work of a micro-step."""
+    """Bytes above the weights at the highest point (gradients included) in all storages and by size, and the work of a micro-step."""
 
     peak: int
+    small: int
+    big: int
     work: Work
 
 
@@ -68,20 +73,22 @@ def micro_step(
         Exception: whatever the model's own code raises where it cannot run without numbers (a mixture of experts that counts tokens).
     """
     more, below = _shorten(base)
-    with tracing() as ledger:
+    with tracing(_LARGE) as ledger:
         _to_fake(base.model, dtype, device, quantization)
+        own = [pool.live for pool in (ledger.every, ledger.small, ledger.big)]
         if accumulating:
             for parameter in base.trained(adapter).values():
                 parameter.grad = _zeros_like(parameter)
-        own = ledger.live - (sum(p.numel() * p.itemsize for p in base.trained(adapter).values()) if accumulating else 0)
-        _run(base, adapter, shape, ledger, device, checkpointing)
-        return _whole(ledger, own, more, below)
+        _run(base, adapter, shape, ledger, checkpointing=checkpointing)
+        peaks = [_peak(pool, below, more) for pool, below in zip((ledger.every, ledger.small, ledger.big), own, strict=True)]
+        return Micro(peaks[0], peaks[1], peaks[2], _work(ledger, more, below))
 
 
-def _run(base: Base, adapter: str, shape: Shape, ledger: Ledger, device: torch.device, checkpointing: bool) -> None:
+def _run(base: Base, adapter: str, shape: Shape, ledger: Ledger, *, checkpointing: bool) -> None:
     import torch
     from torch.nn import functional
 
+    device = base.device
     batch = {
         "input_ids": torch.zeros(shape.rows, shape.width, dtype=torch.long, device=device),
         "attention_mask": torch.ones(1 if shape.packed else shape.rows, 1, shape.width, shape.width, dtype=torch.bool, device=device),
@@ -117,26 +124,38 @@ def _mark(model: Any, ledger: Ledger) -> None:
         follow(block, number)
 
 
-def _whole(ledger: Ledger, own: int, more: int, below: int) -> Micro:
-    """The peak and work of the whole model, `more` blocks like the upper ones and `below` frozen ones beyond what was run."""
-    last = sum(name.startswith("after") for name in ledger.levels) - 1
-    keeps = ledger.levels[f"after {last}"] - ledger.levels[f"after {last - 1}"] if more else 0
-    peaks = {name: peak - own for name, peak in ledger.peaks.items()}
-    forward = max(peak for name, peak in peaks.items() if not name.startswith("backward") and name != "end") + keeps * more
-    started = sorted((int(name.split()[1]) for name in ledger.levels if name.startswith("backward")), reverse=True)
-    frees = keeps + (ledger.levels[f"backward {started[-1]}"] - ledger.levels[f"backward {started[0]}"] if more else 0)
-    upper = max((peaks[f"backward {number}"] for number in started[:-1]), default=0) + keeps * more
-    lowest = max(peaks[f"backward {started[-1]}"], peaks["end"]) + frees * more if started else 0
-    work = ledger.work + _between(ledger, f"after {last - 1}", f"after {last}") * more
+def _peak(pool: Pool, own: int, more: int) -> int:
+    """The pool's peak above `own` in the whole model, which has `more` blocks like the last one that was run."""
+    last = sum(name.startswith("after") for name in pool.levels) - 1
+    keeps = pool.levels[f"after {last}"] - pool.levels[f"after {last - 1}"] if more else 0
+    forward = max(peak for name, peak in pool.peaks.items() if name in {"forward", "head"} or name.startswith("after"))
+    started = _started(pool.levels)
+    frees = keeps + (pool.levels[f"backward {started[-1]}"] - pool.levels[f"backward {started[0]}"] if more else 0)
+    upper = max((pool.peaks[f"backward {number}"] for number in started[:-1]), default=0)
+    lowest = max(pool.peaks[f"backward {started[-1]}"], pool.peaks["end"]) if started else 0
+    return max(forward + keeps * more, upper + keeps * more, lowest + frees * more) - own
+
+
+def _work(ledger: Ledger, more: int, below: int) -> Work:
+    """The work of the whole model, which has `more` blocks like the last one that was run, and `below` like the first."""
+    last = sum(name.startswith("after") for name in ledger.began) - 1
+    work = ledger.work + Work()
     if more:
+        started = _started(ledger.began)
+        work += _between(ledger, f"after {last - 1}", f"after {last}") * more
         work += _between(ledger, f"backward {started[0]}", f"backward {started[-1]}") * more
     if below:
         work += _between(ledger, "forward", "after 0") * below
-    return Micro(int(max(forward, upper, lowest)), work)
+    return work
+
+
+def _started(phases: Iterable[str]) -> list[int]:
+    """Numbers of the blocks whose backward ran, the uppermost first."""
+    return sorted((int(name.split()[1]) for name in phases if name.startswith("backward")), reverse=True)
 
 
 def _between(ledger: Ledger, start: str, end: str) -> Work:
-    return ledger.began[end] - ledger.began[start] if start in ledger.began else Work()
+    return ledger.began[end] - ledger.began[start]
 
 
 def _shorten(base: Base) -> tuple[int, int]:

@@ -37,22 +37,42 @@ class Work:
 
 
 @dataclass
-class Ledger:
-    """Bytes alive now, the most that were alive within each phase, and the level and the work at which each phase began."""
+class Pool:
+    """Bytes alive now in storages of a kind, the most within each phase, and the level at which each phase began."""
 
     live: int = 0
-    phase: str = ""
     peaks: dict[str, int] = field(default_factory=dict)
     levels: dict[str, int] = field(default_factory=dict)
+
+    def enter(self, phase: str) -> None:
+        """From here on peaks belong to `phase`."""
+        self.levels[phase] = self.peaks[phase] = self.live
+
+    def add(self, size: int, phase: str) -> None:
+        """So many bytes more, or less."""
+        self.live += size
+        self.peaks[phase] = max(self.peaks.get(phase, 0), self.live)
+
+
+@dataclass
+class Ledger:
+    """The storages alive: all, those below and those above `large` bytes; and the work done when each phase began."""
+
+    large: int
+    phase: str = ""
+    every: Pool = field(default_factory=Pool)
+    small: Pool = field(default_factory=Pool)
+    big: Pool = field(default_factory=Pool)
     began: dict[str, Work] = field(default_factory=dict)
     work: Work = field(default_factory=Work)
     _sizes: dict[int, int] = field(default_factory=dict)
 
     def enter(self, phase: str) -> None:
-        """From here on peaks belong to `phase`."""
+        """From here on peaks and work belong to `phase`."""
         self.phase = phase
-        self.levels[phase] = self.peaks[phase] = self.live
         self.began[phase] = self.work + Work()
+        for pool in (self.every, self.small, self.big):
+            pool.enter(phase)
 
     def hold(self, tensor: torch.Tensor) -> None:
         """Counts the tensor's storage until it is freed; views of it are counted with it."""
@@ -61,12 +81,15 @@ class Ledger:
         if key in self._sizes:
             return
         self._sizes[key] = storage.nbytes()
-        self.live += self._sizes[key]
-        self.peaks[self.phase] = max(self.peaks.get(self.phase, 0), self.live)
+        self._add(self._sizes[key], 1)
         weakref.finalize(storage, self._free, key).atexit = False
 
     def _free(self, key: int) -> None:
-        self.live -= self._sizes.pop(key)
+        self._add(self._sizes.pop(key), -1)
+
+    def _add(self, size: int, sign: int) -> None:
+        for pool in (self.every, self.big if size >= self.large else self.small):
+            pool.add(sign * size, self.phase)
 
     def count(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Adds one operator's work."""
@@ -83,13 +106,13 @@ class Ledger:
 
 
 @contextmanager
-def tracing() -> Iterator[Ledger]:
+def tracing(large: int) -> Iterator[Ledger]:
     """Inside it new tensors are fake, and the ledger yielded follows them. Other threads see nothing of it."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    ledger = Ledger()
+    ledger = Ledger(large)
     asked = torch.ops.prim.device.default
 
     class Follow(TorchDispatchMode):
@@ -103,5 +126,5 @@ def tracing() -> Iterator[Ledger]:
             ledger.count(func, args, kwargs or {}, out)
             return out
 
-    with FakeTensorMode(allow_non_fake_inputs=True), Follow():
+    with FakeTensorMode(allow_non_fake_inputs=True), Follow():  # type: ignore[no-untyped-call]
         yield ledger

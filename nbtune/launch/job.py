@@ -65,7 +65,7 @@ def run_job(job: Job) -> None:
 
 
 def _prepare(job: Job) -> Any:
-    from nbtune.estimate import estimate_spec
+    from nbtune.estimate import counted, fits
     from nbtune.models.families import can_pack
     from nbtune.objectives import get
     from nbtune.training.loop import Training
@@ -75,10 +75,11 @@ def _prepare(job: Job) -> Any:
     from nbtune.models.shared import warm_up
 
     warm_up()
-    counts = estimate_spec(job.method.name, spec, job.source)
+    _, total_parameters = counted(job.method.name, spec, job.source)
     _phase(job, f"reading the tokenizer of {job.source.name}")
     encoder = _encoder(job)
     rows = _encode(job, encoder)
+    spec, _ = fits(job.method.name, spec, job.source, rows)  # decides about gradient_checkpointing: auto
     _phase(job, f"loading {job.source.name}" + (f" as {spec.quantization}" if spec.quantization else ""))
     base = _load(job)
     packed = _packed(spec, can_pack(base.config))
@@ -96,7 +97,7 @@ def _prepare(job: Job) -> Any:
         evaluator=_evaluator(job, base, encoder, packed),
         folder=live.folder.path,
         packed=packed,
-        total_parameters=counts.total_parameters,
+        total_parameters=total_parameters,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbtune.errors import ModelError
@@ -63,14 +64,27 @@ def dtype_of(name: str | None, device: torch.device) -> torch.dtype:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that can still be had on the device."""
+    """Memory that can still be had on the device: on CUDA also what torch holds and does not use, on the CPU within a container's limit."""
     if device.type == "cuda":
         import torch
 
-        return int(torch.cuda.mem_get_info(device)[0])
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    free = int(psutil.virtual_memory().available)
+    limit = _container_bytes(Path("/sys/fs/cgroup"))
+    return free if limit is None else min(free, limit)
+
+
+def _container_bytes(group: Path) -> int | None:
+    """What a container's limit leaves (cgroup v2), files that the kernel may drop counted as free; None: there is no limit."""
+    try:
+        limit, used = int((group / "memory.max").read_text()), int((group / "memory.current").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no cgroup v2 here, or "max"
+        return None
+    return max(0, limit - used + int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0)))
 
 
 def peak_bytes(device: torch.device) -> int:

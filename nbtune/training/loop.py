@@ -106,7 +106,7 @@ class Training:
         chosen = rows_of_step(len(self.rows), self.spec.step_rows, self.spec.seed, step - 1)
         weight = sum(self.rows[row].num_trained for row in chosen)
         total = torch.zeros((), device=self.base.device)
-        with self.base.lease(self.adapter, training=True) as model:
+        with self.base.lease(self.adapter, training=True, checkpointing=self.spec.gradient_checkpointing is True) as model:
             for micro in micro_batches(chosen, self._lengths, self.spec.per_device_train_batch_size):
                 total += self._micro_step(model, micro, step, weight)
             for group in self._optimizer.param_groups:

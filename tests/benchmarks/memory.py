@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 METHODS = ("lora", "full", "head", "last-blocks")
-TOKENS = 3000
+TOKENS = 1600
 WORDS = ("the", "parcel", "is", "late", "again", "red", "house", "seven", "water", "light", "road", "green", "table", "sun", "old")
 
 
@@ -77,7 +77,7 @@ def one(run: dict[str, Any], folder: Path) -> dict[str, float]:
 
     task = some_task(run["words"], run["answer"], run["options"])
     told = nbtune.estimate(run["method"], task=task, **run["options"])
-    small = {key: value for key, value in run["options"].items()} | {"per_device_train_batch_size": 1}
+    small = run["options"] | {"per_device_train_batch_size": 1}
     if "num_blocks" in small:
         small["num_blocks"] = 1
     nbtune.finetune(run["method"], task=task, model=tiny_llama(folder / "tiny"), **small, max_steps=2, num_samples=0).wait()
@@ -110,7 +110,9 @@ def some_task(words: int, answer: int, options: dict[str, Any]) -> Any:
         for number in range(count)
     ]
     data = {"train": rows, "test": [{"text": "other", "answer": "1"}]}
-    return nbtune.Task(name="words", kind="generation", data=data, prompt="{{ text }}:", completion=" {{ answer }}", split={"dev": 0, "test": 0})
+    return nbtune.Task(
+        name="words", kind="generation", data=data, prompt="{{ text }}:", completion=" {{ answer }}", split={"dev": 0, "test": 0}
+    )
 
 
 def main() -> None:
