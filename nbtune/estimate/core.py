@@ -99,6 +99,7 @@ def estimate_spec(method: str, spec: FinetuneSpec, source: Source, rows: Sequenc
     peak = weights + counts.trained * _MOMENTS[spec.optim]
     if device.type == "cpu":
         peak += micro.big + _heap_bytes(micro.small) + _mapped_bytes(method, source, counts, dtype)
+        peak = max(peak, _loading_bytes(source, counts, dtype))
     else:
         peak += micro.peak
     seconds = _seconds(load, micro, counts, dtype, device) if load.steps else None
@@ -126,6 +127,17 @@ def _mapped_bytes(method: str, source: Source, counts: _Counts, dtype: torch.dty
     replaced = counts.quantized + (counts.trained if get(method).writes_base else 0)
     copied = get(method).name == "head" and getattr(config, "tie_word_embeddings", False)
     return 0 if replaced >= counts.total else (replaced - counts.trained if copied else replaced) * dtype.itemsize
+
+
+def _loading_bytes(source: Source, counts: _Counts, dtype: torch.dtype) -> int:
+    """While weights are read from a file of another dtype, file and weights are both there; a small run never needs as much again."""
+    import torch
+
+    stored = getattr(source.config, "dtype", None)
+    stored = getattr(torch, stored, None) if isinstance(stored, str) else stored
+    if source.bound is not None or stored in (None, dtype) or counts.quantized:
+        return 0
+    return counts.total * (stored.itemsize + dtype.itemsize)
 
 
 def counted(method: str, spec: FinetuneSpec, source: Source) -> tuple[int, int]:
