@@ -67,8 +67,8 @@ def test_the_peak_rises_with_batch_length_rank_and_depth_and_falls_with_checkpoi
 
 
 @pytest.mark.parametrize(("method", "options"), [("lora", {"r": 4}), ("full", {}), ("head", {}), ("last-blocks", {"num_blocks": 1})])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_two_blocks_stand_for_all(tmp_path: Path, method: str, options: dict[str, Any], checkpointing: bool, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("how", ["plain", "checkpointing", "accumulating"])
+def test_two_blocks_stand_for_all(tmp_path: Path, method: str, options: dict[str, Any], how: str, monkeypatch: Any) -> None:
     from transformers import LlamaConfig
 
     sizes = {
@@ -85,8 +85,8 @@ def test_two_blocks_stand_for_all(tmp_path: Path, method: str, options: dict[str
         source = source_of(tmp_path)
         base = Base(LoadedModel(skeleton(source), None, source.config, source.name))  # type: ignore[arg-type]
         get(method).attach(base, get(method).spec.build(options), "it")
-        said = {"dtype": torch.bfloat16, "device": torch.device("cpu"), "quantization": None, "accumulating": False}
-        return micro_step(base, "it", Shape(1, 96, 20, packed=True), checkpointing=checkpointing, **said)  # type: ignore[arg-type]
+        said = {"dtype": torch.bfloat16, "device": torch.device("cpu"), "quantization": None, "accumulating": how == "accumulating"}
+        return micro_step(base, "it", Shape(1, 96, 20, packed=True), checkpointing=how == "checkpointing", **said)  # type: ignore[arg-type]
 
     short = found()
     monkeypatch.setattr(importlib.import_module("nbtune.estimate.step"), "_RUN", 7)

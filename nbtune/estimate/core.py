@@ -135,7 +135,9 @@ def _loading_bytes(source: Source, counts: _Counts, dtype: torch.dtype) -> int:
 
     stored = getattr(source.config, "dtype", None)
     stored = getattr(torch, stored, None) if isinstance(stored, str) else stored
-    if source.bound is not None or stored in (None, dtype) or counts.quantized:
+    if not isinstance(stored, torch.dtype):
+        return 0
+    if source.bound is not None or stored == dtype or counts.quantized:
         return 0
     return counts.total * (stored.itemsize + dtype.itemsize)
 

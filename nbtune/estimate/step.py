@@ -72,16 +72,21 @@ def micro_step(
     Raises:
         Exception: whatever the model's own code raises where it cannot run without numbers (a mixture of experts that counts tokens).
     """
-    more, below = _shorten(base)
+    more, frozen = _shorten(base)
     with tracing(_LARGE) as ledger:
         _to_fake(base.model, dtype, device, quantization)
-        own = [pool.live for pool in (ledger.every, ledger.small, ledger.big)]
+        pools = (ledger.every, ledger.small, ledger.big)
+        own = [pool.live for pool in pools]
         if accumulating:
+            last = {id(parameter) for parameter in list(blocks(base.model))[-1].parameters()}
             for parameter in base.trained(adapter).values():
+                before = [pool.live for pool in pools]
                 parameter.grad = _zeros_like(parameter)
+                if id(parameter) in last:  # the blocks that are not run have gradients too
+                    own = [below - more * (pool.live - was) for below, pool, was in zip(own, pools, before, strict=True)]
         _run(base, adapter, shape, ledger, checkpointing=checkpointing)
-        peaks = [_peak(pool, below, more) for pool, below in zip((ledger.every, ledger.small, ledger.big), own, strict=True)]
-        return Micro(peaks[0], peaks[1], peaks[2], _work(ledger, more, below))
+        peaks = [_peak(pool, below, more) for pool, below in zip(pools, own, strict=True)]
+        return Micro(peaks[0], peaks[1], peaks[2], _work(ledger, more, frozen))
 
 
 def _run(base: Base, adapter: str, shape: Shape, ledger: Ledger, *, checkpointing: bool) -> None:

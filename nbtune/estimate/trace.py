@@ -6,6 +6,7 @@ autocast, adapters, checkpointing, backward) and allocates nothing. What is aliv
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,5 +127,11 @@ def tracing(large: int) -> Iterator[Ledger]:
             ledger.count(func, args, kwargs or {}, out)
             return out
 
-    with FakeTensorMode(allow_non_fake_inputs=True), Follow():  # type: ignore[no-untyped-call]
-        yield ledger
+    voice = logging.getLogger("torch._subclasses.fake_tensor")  # it prints a traceback of what is raised, which is caught
+    before = voice.level
+    voice.setLevel(logging.CRITICAL)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), Follow():  # type: ignore[no-untyped-call]
+            yield ledger
+    finally:
+        voice.setLevel(before)
