@@ -125,6 +125,9 @@ def test_with_a_task_the_rows_own_lengths_count_and_an_epoch_has_a_time(folder: 
     blind = nbtune.estimate("lora", model=folder, max_length=512)
     assert short.peak_memory_bytes < blind.peak_memory_bytes
     assert blind.seconds_per_epoch is None
+    padded = nbtune.estimate("lora", model=folder, task=task, packing=False)
+    packed = nbtune.estimate("lora", model=folder, task=task, packing=True)
+    assert packed != padded
     assert short.steps_per_epoch == -(-len(task.train) // 8)
     assert short.seconds_per_epoch is not None
     assert short.seconds_per_epoch > 0

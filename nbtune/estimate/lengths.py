@@ -51,12 +51,10 @@ def encoded(task: Task, spec: FinetuneSpec, source: Source) -> list[Encoded]:
     return rows
 
 
-def load_of(spec: FinetuneSpec, config: PretrainedConfig, rows: Sequence[Encoded] | None) -> Load:
+def load_of(spec: FinetuneSpec, config: PretrainedConfig, rows: Sequence[Encoded] | None, *, can_pack: bool) -> Load:
     """From the rows as the loop will divide them; without rows each has `max_length` tokens, all of them trained."""
-    from nbtune.models.families import can_pack
-
     size = spec.per_device_train_batch_size
-    packed = can_pack(config) and spec.packing is not False
+    packed = can_pack and spec.packing is not False
     if not rows:
         length = most_tokens(spec, config)
         return Load(_shape([length] * size, [length] * size, packed=packed))

@@ -38,11 +38,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class Micro:
-    """Bytes above the weights at the highest point (gradients included) in all storages and by size, and the work of a micro-step."""
+    """Bytes above the weights at the highest point (gradients included) in all storages and by size, and the work of a micro-step.
+
+    `gradients` are those in small storages, which `small` includes.
+    """
 
     peak: int
     small: int
     big: int
+    gradients: int
     work: Work
 
 
@@ -77,16 +81,18 @@ def micro_step(
         _to_fake(base.model, dtype, device, quantization)
         pools = (ledger.every, ledger.small, ledger.big)
         own = [pool.live for pool in pools]
+        last = {id(parameter) for parameter in list(blocks(base.model))[-1].parameters()}
+        trained = base.trained(adapter).values()
+        sizes = [parameter.numel() * 4 * (1 + more * (id(parameter) in last)) for parameter in trained if parameter.numel() * 4 < _LARGE]
         if accumulating:
-            last = {id(parameter) for parameter in list(blocks(base.model))[-1].parameters()}
-            for parameter in base.trained(adapter).values():
+            for parameter in trained:
                 before = [pool.live for pool in pools]
                 parameter.grad = _zeros_like(parameter)
                 if id(parameter) in last:  # the blocks that are not run have gradients too
                     own = [below - more * (pool.live - was) for below, pool, was in zip(own, pools, before, strict=True)]
         _run(base, adapter, shape, ledger, checkpointing=checkpointing)
         peaks = [_peak(pool, below, more) for pool, below in zip(pools, own, strict=True)]
-        return Micro(peaks[0], peaks[1], peaks[2], _work(ledger, more, frozen))
+        return Micro(peaks[0], peaks[1], peaks[2], sum(sizes), _work(ledger, more, frozen))
 
 
 def _run(base: Base, adapter: str, shape: Shape, ledger: Ledger, *, checkpointing: bool) -> None:
