@@ -33,7 +33,9 @@ _MOMENTS: Final = {"adamw": 8, "adamw_8bit": 2, "adafactor": 0, "sgd": 0}
 _STORED: Final = {"int8": 1.0, "nf4": 0.5625, "fp4": 0.5625}
 """Bytes of a quantized parameter; 4 bits have a float32 scale to each 64."""
 _HOLES_SHARE: Final = 0.65
-_HOLES_LEAST: Final = 110e6
+_HOLES_LEAST: Final = 40e6
+_UPDATE_COPIES: Final = 2
+"""Temporary copies of the parameter that an update is working on; none where the optimizer is fused."""
 _known: dict[tuple[Any, ...], Any] = {}
 
 
@@ -58,6 +60,7 @@ class _Counts:
     trained: int
     total: int
     quantized: int
+    largest: int
     packs: bool
 
 
@@ -100,10 +103,11 @@ def estimate_spec(method: str, spec: FinetuneSpec, source: Source, rows: Sequenc
     weights = counts.quantized * stored + (counts.total - counts.trained - counts.quantized) * dtype.itemsize + counts.trained * 4
     peak = weights + counts.trained * _MOMENTS[spec.optim]
     if device.type == "cpu":
-        peak += micro.big + _heap_bytes(micro.small, micro.gradients) + _mapped_bytes(method, source, counts, dtype)
+        updating = counts.trained * 4 - micro.gradients + _UPDATE_COPIES * 4 * counts.largest
+        peak += max(micro.big, updating) + _heap_bytes(micro.small, micro.gradients) + _mapped_bytes(method, source, counts, dtype)
         peak = max(peak, _loading_bytes(source, counts, dtype))
     else:
-        peak += micro.peak
+        peak += max(micro.peak, 4 * (counts.trained + _UPDATE_COPIES * counts.largest))
     seconds = _seconds(load, micro, counts, dtype, device) if load.steps else None
     return Estimate(counts.trained, counts.total, int(peak), int(weights), seconds, load.steps)
 
@@ -189,10 +193,11 @@ def _counts(method: str, spec: FinetuneSpec, source: Source) -> tuple[Base | Non
     if key in _known:
         return None, cast("_Counts", _known[key])
     base = _attached(method, spec, source)
-    trained = sum(parameter.numel() for parameter in base.trained("estimate").values())
+    sizes = [parameter.numel() for parameter in base.trained("estimate").values()]
+    trained = sum(sizes)
     total = sum(parameter.numel() for parameter in base.model.parameters())
     held = sum(layer.weight.numel() for layer in quantized_layers(base.model)) if spec.quantization else 0
-    found = _Counts(trained, total, held, can_pack(base.model.config))
+    found = _Counts(trained, total, held, max(sizes, default=0), can_pack(base.model.config))
     if source.bound is None:  # an object's key is its id, which another may have one day
         _known[key] = found
     return base, found
