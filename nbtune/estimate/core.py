@@ -105,7 +105,7 @@ def estimate_spec(method: str, spec: FinetuneSpec, source: Source, rows: Sequenc
     if device.type == "cpu":
         updating = counts.trained * 4 - micro.gradients + _UPDATE_COPIES * 4 * counts.largest
         peak += max(micro.big, updating) + _heap_bytes(micro.small, micro.gradients) + _mapped_bytes(method, source, counts, dtype)
-        peak = max(peak, _loading_bytes(source, counts, dtype))
+        peak = max(peak, _loading_bytes(source, counts, dtype, spec.quantization))
     else:
         peak += max(micro.peak, 4 * (counts.trained + _UPDATE_COPIES * counts.largest))
     seconds = _seconds(load, micro, counts, dtype, device) if load.steps else None
@@ -135,17 +135,21 @@ def _mapped_bytes(method: str, source: Source, counts: _Counts, dtype: torch.dty
     return 0 if replaced >= counts.total else (replaced - counts.trained if copied else replaced) * dtype.itemsize
 
 
-def _loading_bytes(source: Source, counts: _Counts, dtype: torch.dtype) -> int:
-    """While weights are read from a file of another dtype, file and weights are both there; a small run never needs as much again."""
+def _loading_bytes(source: Source, counts: _Counts, dtype: torch.dtype, quantization: str | None) -> int:
+    """What reading the weights takes where that is more than training: small runs, and files of another dtype.
+
+    Then the file and the weights are both there. Quantizing makes copies of what it has read (float32 for 4 bits, float16 for 8), which
+    the heap mostly keeps until all is read.
+    """
     import torch
 
     stored = getattr(source.config, "dtype", None)
     stored = getattr(torch, stored, None) if isinstance(stored, str) else stored
-    if not isinstance(stored, torch.dtype):
+    if not isinstance(stored, torch.dtype) or source.bound is not None:
         return 0
-    if source.bound is not None or stored == dtype or counts.quantized:
-        return 0
-    return counts.total * (stored.itemsize + dtype.itemsize)
+    if quantization is not None:
+        return counts.total * stored.itemsize + counts.quantized * (2 if quantization == "int8" else 4)
+    return 0 if stored == dtype else counts.total * (stored.itemsize + dtype.itemsize)
 
 
 def counted(method: str, spec: FinetuneSpec, source: Source) -> tuple[int, int]:
