@@ -109,7 +109,7 @@ def _back_off(job: Job, step: int) -> Iterator[Event]:
 
 
 def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, None, Any]:
-    from nbtune.estimate import estimate_spec
+    from nbtune.estimate import counted, fits
     from nbtune.models.families import can_pack, why_unpacked
     from nbtune.objectives import get
     from nbtune.training.loop import Start, Training
@@ -120,10 +120,11 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
 
     warm_up()
     _refuse_full_fp16(job)
-    counts = estimate_spec(job.method.name, spec, job.source)
+    _, total_parameters = counted(job.method.name, spec, job.source)
     yield from _phase(controls, f"reading the tokenizer of {job.source.name}")
     encoder = _encoder(job)
     rows = yield from _encode(job, encoder)
+    spec, _ = fits(job.method.name, spec, job.source, rows)  # decides about gradient_checkpointing: auto
     yield from _phase(controls, f"loading {job.source.name}" + (f" as {spec.quantization}" if spec.quantization else ""))
     base = _load(job)
     packed = _packed(spec, can_pack(base.config))
@@ -149,7 +150,7 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
         evaluator=_evaluator(job, base, encoder, packed),
         folder=live.folder.path,
         packed=packed,
-        total_parameters=counts.total_parameters,
+        total_parameters=total_parameters,
         controls=controls,
         start=start,
     )

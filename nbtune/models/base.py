@@ -92,10 +92,11 @@ class Base:
         return self.model.dtype
 
     @contextmanager
-    def lease(self, adapter: str | None = None, *, training: bool = False) -> Iterator[nn.Module]:
+    def lease(self, adapter: str | None = None, *, training: bool = False, checkpointing: bool = False) -> Iterator[nn.Module]:
         """The model to run forwards on, alone, with `adapter` active (None: the base as it was loaded) and the mode set.
 
-        In a base of 16 bits, float32 adapters and parts are multiplied in 16 bits under autocast.
+        In a base of 16 bits, float32 adapters and parts are multiplied in 16 bits under autocast. With `checkpointing` a training's
+        blocks keep their input alone and are computed again in the backward, for this lease only.
         """
         import torch
 
@@ -103,10 +104,14 @@ class Base:
         try:
             with self._switched(adapter) as model, rows_apart(self.model), self._autocast(), torch.set_grad_enabled(training):
                 model.train(training)
+                if training and checkpointing:
+                    _checkpoint(self.model, on=True)
                 try:
                     yield model
                 finally:
                     model.eval()
+                    if training and checkpointing:
+                        _checkpoint(self.model, on=False)
         finally:
             self._lock.release()
 
@@ -226,6 +231,16 @@ class Base:
 
         mixed = self.dtype in (torch.bfloat16, torch.float16) and self.device.type in {"cpu", "cuda"}
         return torch.autocast(self.device.type, self.dtype) if mixed else nullcontext()
+
+
+def _checkpoint(model: Any, *, on: bool) -> None:
+    """Under the name that this transformers has for it."""
+    new = hasattr(model, "activation_checkpointing_enable")  # the older name is gone in version 6
+    kind = "activation" if new else "gradient"
+    if on:
+        getattr(model, f"{kind}_checkpointing_enable")(**{f"{kind}_checkpointing_kwargs": {"use_reentrant": False}})
+    else:
+        getattr(model, f"{kind}_checkpointing_disable")()
 
 
 @dataclass(frozen=True)

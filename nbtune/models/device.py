@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbtune.errors import ModelError
@@ -10,7 +11,17 @@ from nbtune.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["available_bytes", "best_device", "best_dtype", "device_of", "dtype_of", "is_out_of_memory", "name_at_once", "peak_bytes"]
+__all__ = [
+    "available_bytes",
+    "best_device",
+    "best_dtype",
+    "device_of",
+    "dtype_of",
+    "give_back",
+    "is_out_of_memory",
+    "name_at_once",
+    "peak_bytes",
+]
 
 
 def best_device() -> torch.device:
@@ -78,14 +89,39 @@ def dtype_of(name: str | None, device: torch.device) -> torch.dtype:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that can still be had on the device."""
+    """Memory that can still be had on the device: on CUDA also what torch holds and does not use, on the CPU within a container's limit."""
     if device.type == "cuda":
         import torch
 
-        return int(torch.cuda.mem_get_info(device)[0])
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    free = int(psutil.virtual_memory().available)
+    limit = _container_bytes(Path("/sys/fs/cgroup"))
+    return free if limit is None else min(free, limit)
+
+
+def _container_bytes(group: Path) -> int | None:
+    """What a container's limit leaves (cgroup v2), files that the kernel may drop counted as free; None: there is no limit."""
+    try:
+        limit, used = int((group / "memory.max").read_text()), int((group / "memory.current").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no cgroup v2 here, or "max"
+        return None
+    return max(0, limit - used + int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0)))
+
+
+def give_back() -> None:
+    """Hands free pages of the heap back to the system, where glibc is what keeps them; nothing happens elsewhere.
+
+    The threads that read and quantize weights each have a heap of their own, which keeps hundreds of megabytes that nobody uses again.
+    """
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -129,6 +129,7 @@ def load_weights(source: Source, *, dtype: torch.dtype, quantization: str | None
     """
     from transformers import AutoModelForCausalLM
 
+    from nbtune.models.device import give_back
     from nbtune.models.families import head
     from nbtune.models.quantization import config_for, keep_differentiable
     from nbtune.models.quiet import quiet
@@ -147,6 +148,7 @@ def load_weights(source: Source, *, dtype: torch.dtype, quantization: str | None
         else:
             keep_differentiable(model)
     model.eval().requires_grad_(False)
+    give_back()
     # A slice of hidden states that is not contiguous makes a frozen bf16 head 50 times slower on the CPU.
     head(model).register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
     return LoadedModel(model, source.tokenizer, model.config, source.name)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from nbtune.models.loading import LoadedModel, Source
 
-__all__ = ["keep_tuned", "load", "loaded_tokenizer", "own_base", "shared_base", "tuned_base", "unload", "warm_up"]
+__all__ = ["is_loaded", "keep_tuned", "load", "loaded_tokenizer", "own_base", "shared_base", "tuned_base", "unload", "warm_up"]
 
 _bases: dict[str, Base] = {}
 _bound: dict[str, Any] = {}
@@ -52,6 +52,11 @@ def shared_base(source: Source, *, dtype: str | None, quantization: str | None, 
             _bases[key] = own_base(source, dtype=dtype, quantization=quantization, device=device)
             _bound[key] = source.bound  # held, so that its id stays its own
         return _bases[key]
+
+
+def is_loaded(source: Source, *, dtype: str | None, quantization: str | None, device: str | None) -> bool:
+    """Whether `shared_base` has that base in memory."""
+    return _key(source, dtype, quantization, device) in _bases
 
 
 def own_base(source: Source, *, dtype: str | None, quantization: str | None, device: str | None) -> Base:

@@ -110,7 +110,7 @@ class Stepper:
         rate = learning_rate_at(step - 1, self.total_steps, spec)
         total = torch.zeros((), device=self.base.device)
         tokens = places = 0
-        with self.base.lease(self.adapter, training=True) as model:
+        with self.base.lease(self.adapter, training=True, checkpointing=spec.gradient_checkpointing is True) as model:
             for micro in micro_batches(chosen, self._lengths, state.micro_rows):
                 loss, real, all_places = self._micro_step(model, micro, _Share(step, weight, spec, watch))
                 total += loss

@@ -1,0 +1,8 @@
+"""What a training would need, told before anything is loaded."""
+
+from __future__ import annotations
+
+from nbtune.estimate.core import Estimate, corrected, counted, estimate, estimate_spec
+from nbtune.estimate.fitting import changes_that_fit, fits, resolve_checkpointing
+
+__all__ = ["Estimate", "changes_that_fit", "corrected", "counted", "estimate", "estimate_spec", "fits", "resolve_checkpointing"]

@@ -1,0 +1,253 @@
+"""What a training would need, from the config alone: parameters exactly, memory by a step on shapes. No weights are read."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from nbtune.estimate.lengths import Load, encoded, load_of
+from nbtune.estimate.quantized import quantized_layers
+from nbtune.estimate.step import Micro, Shape, micro_step
+from nbtune.estimate.throughput import throughput
+from nbtune.estimate.trace import Work
+from nbtune.methods import Facts, get
+from nbtune.models.base import Base
+from nbtune.models.catalogue import DEFAULT_DECODER
+from nbtune.models.families import can_pack
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+    from nbtune.data.encoding import Encoded
+    from nbtune.models.loading import Source
+    from nbtune.spec import FinetuneSpec
+    from nbtune.task import Task
+
+__all__ = ["Estimate", "corrected", "counted", "estimate", "estimate_spec"]
+
+_MOMENTS: Final = {"adamw": 8, "adamw_8bit": 2, "adafactor": 0, "sgd": 0}
+"""Bytes of an optimizer's state for each trained parameter: two in float32, two in 8 bits, rows and columns alone, none."""
+_STORED: Final = {"int8": 1.0, "nf4": 0.5625, "fp4": 0.5625}
+"""Bytes of a quantized parameter; 4 bits have a float32 scale to each 64."""
+_HOLES_SHARE: Final = 0.65
+_HOLES_LEAST: Final = 40e6
+_UPDATE_COPIES: Final = 2
+"""Temporary copies of the parameter that an update is working on; none where the optimizer is fused."""
+_known: dict[tuple[Any, ...], Any] = {}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Counts of parameters are exact; the rest is what the model's own code would do on this device.
+
+    `peak_memory_bytes` is the most above the level before the model is loaded, `weights_bytes` the part of it that the weights take.
+    `seconds_per_epoch` leaves looks at the dev rows out; None: no rows were given.
+    """
+
+    trainable_parameters: int
+    total_parameters: int
+    peak_memory_bytes: int
+    weights_bytes: int
+    seconds_per_epoch: float | None = None
+    steps_per_epoch: int = 0
+
+
+@dataclass(frozen=True)
+class _Counts:
+    trained: int
+    total: int
+    quantized: int
+    largest: int
+    packs: bool
+
+
+def estimate(method: str, *, model: Any = DEFAULT_DECODER, task: Task | None = None, **options: Any) -> Estimate:
+    """What training `model` by `method` would need.
+
+    Args:
+        method: a method's name.
+        model: as in `finetune`; of a hub model only the config is read, and with a task the tokenizer.
+        task: what to learn; left out: every row has `max_length` tokens, all of them trained, and no time is told.
+        **options: as in `finetune`.
+
+    Raises:
+        SpecError: unknown method, option, or a value out of range.
+        ModelError: the model cannot be found, or the method cannot adapt it.
+        DataError: a row of the task cannot be trained on.
+    """
+    from nbtune.models.loading import source_of
+
+    spec = get(method).spec.build(options)
+    source = source_of(model)
+    return estimate_spec(method, spec, source, encoded(task, spec, source) if task is not None else None)
+
+
+def estimate_spec(method: str, spec: FinetuneSpec, source: Source, rows: Sequence[Encoded] | None = None) -> Estimate:
+    """The same for a spec that is already built; attaching to the weightless model also finds options that the model refuses.
+
+    Raises:
+        SpecError, ModelError: the method cannot adapt this model with these options.
+    """
+    from nbtune.models.device import device_of, dtype_of
+
+    get(method).requires(Facts(source.name, source.config, spec.quantization), spec)
+    device = device_of(spec.device)
+    dtype = dtype_of(spec.dtype, device)
+    base, counts = _counts(method, spec, source)
+    load = load_of(spec, source.config, rows, can_pack=counts.packs)
+    micro = _micro(method, spec, source, load.largest, dtype, device, base)
+    stored = _STORED.get(spec.quantization or "", dtype.itemsize)
+    weights = counts.quantized * stored + (counts.total - counts.trained - counts.quantized) * dtype.itemsize + counts.trained * 4
+    peak = weights + counts.trained * _MOMENTS[spec.optim]
+    if device.type == "cpu":
+        updating = counts.trained * 4 - micro.gradients + _UPDATE_COPIES * 4 * counts.largest
+        peak += max(micro.big, updating) + _heap_bytes(micro.small, micro.gradients) + _mapped_bytes(method, source, counts, dtype)
+        peak = max(peak, _loading_bytes(source, counts, dtype, spec.quantization))
+    else:
+        peak += max(micro.peak, 4 * (counts.trained + _UPDATE_COPIES * counts.largest))
+    seconds = _seconds(load, micro, counts, dtype, device) if load.steps else None
+    return Estimate(counts.trained, counts.total, int(peak), int(weights), seconds, load.steps)
+
+
+def _heap_bytes(small: int, gradients: int) -> float:
+    """Resident memory for so many bytes alive at once in small storages: the heap keeps holes between those of different length and age.
+
+    Gradients are alike from step to step and leave none. Two constants, fitted on a 135 M model under glibc, on two threads. With an
+    allocator that keeps nothing (MALLOC_MMAP_THRESHOLD_=65536) the same runs need `small` itself, to a few percent.
+    """
+    return small + _HOLES_SHARE * max(0, small - gradients) + min(_HOLES_LEAST, 4 * small)
+
+
+def _mapped_bytes(method: str, source: Source, counts: _Counts, dtype: torch.dtype) -> int:
+    """Weights of the model's file that stay mapped though others have taken their place: the file is held as a whole.
+
+    That is so where the file's dtype is the base's and some weights are used as they lie there.
+    """
+    config = source.config
+    stored = getattr(config, "dtype", None)
+    if source.bound is not None or stored not in (dtype, str(dtype).removeprefix("torch.")):
+        return 0
+    replaced = counts.quantized + (counts.trained if get(method).writes_base else 0)
+    copied = get(method).name == "head" and getattr(config, "tie_word_embeddings", False)
+    return 0 if replaced >= counts.total else (replaced - counts.trained if copied else replaced) * dtype.itemsize
+
+
+def _loading_bytes(source: Source, counts: _Counts, dtype: torch.dtype, quantization: str | None) -> int:
+    """What reading the weights takes where that is more than training: small runs, and files of another dtype.
+
+    Then the file and the weights are both there. Quantizing makes copies of what it has read (float32 for 4 bits, float16 for 8), which
+    the heap mostly keeps until all is read.
+    """
+    import torch
+
+    stored = getattr(source.config, "dtype", None)
+    stored = getattr(torch, stored, None) if isinstance(stored, str) else stored
+    if not isinstance(stored, torch.dtype) or source.bound is not None:
+        return 0
+    if quantization is not None:
+        return counts.total * stored.itemsize + counts.quantized * (2 if quantization == "int8" else 4)
+    return 0 if stored == dtype else counts.total * (stored.itemsize + dtype.itemsize)
+
+
+def counted(method: str, spec: FinetuneSpec, source: Source) -> tuple[int, int]:
+    """(trained, all) parameters; also finds options that the model refuses.
+
+    Raises:
+        SpecError, ModelError: the method cannot adapt this model with these options.
+    """
+    get(method).requires(Facts(source.name, source.config, spec.quantization), spec)
+    _, counts = _counts(method, spec, source)
+    return counts.trained, counts.total
+
+
+def corrected(told: Estimate, measured_peak: int, seconds_of_steps: Sequence[float]) -> Estimate:
+    """The estimate set right by the first steps of the run itself.
+
+    Args:
+        told: what was estimated before.
+        measured_peak: the most memory so far, in bytes above the level before the model was loaded; 0: not known.
+        seconds_of_steps: of each optimizer step so far, looks at the dev rows left out; the first is not counted where there are
+            more, because libraries set themselves up in it.
+    """
+    steps = list(seconds_of_steps[1:]) or list(seconds_of_steps)
+    seconds = statistics.median(steps) * told.steps_per_epoch if steps and told.steps_per_epoch else told.seconds_per_epoch
+    return replace(told, peak_memory_bytes=measured_peak or told.peak_memory_bytes, seconds_per_epoch=seconds)
+
+
+def _attached(method: str, spec: FinetuneSpec, source: Source) -> Base:
+    from nbtune.models.loading import LoadedModel
+    from nbtune.models.skeleton import skeleton
+
+    base = Base(LoadedModel(skeleton(source), cast("Any", None), source.config, source.name))
+    get(method).attach(base, spec, "estimate")
+    return base
+
+
+def _key(method: str, spec: FinetuneSpec, source: Source, *more: Any) -> tuple[Any, ...]:
+    options = tuple((item.name, repr(getattr(spec, item.name))) for item in spec.options() if item.group == "method")
+    return (source.key, method, options, *more)
+
+
+def _counts(method: str, spec: FinetuneSpec, source: Source) -> tuple[Base | None, _Counts]:
+    """Counted once for the same files and the same options of the method; with the model on which it was, where it was made for that."""
+    key = _key(method, spec, source, spec.quantization)
+    if key in _known:
+        return None, cast("_Counts", _known[key])
+    base = _attached(method, spec, source)
+    sizes = [parameter.numel() for parameter in base.trained("estimate").values()]
+    trained = sum(sizes)
+    total = sum(parameter.numel() for parameter in base.model.parameters())
+    held = sum(layer.weight.numel() for layer in quantized_layers(base.model)) if spec.quantization else 0
+    found = _Counts(trained, total, held, max(sizes, default=0), can_pack(base.model.config))
+    if source.bound is None:  # an object's key is its id, which another may have one day
+        _known[key] = found
+    return base, found
+
+
+def _micro(  # noqa: PLR0917  all of them decide
+    method: str, spec: FinetuneSpec, source: Source, shape: Shape, dtype: torch.dtype, device: torch.device, base: Base | None
+) -> Micro:
+    checkpointing, accumulating = spec.gradient_checkpointing is True, spec.gradient_accumulation_steps > 1
+    key = _key(method, spec, source, shape, dtype, device, spec.quantization, checkpointing, accumulating)
+    if key in _known:
+        return cast("Micro", _known[key])
+    try:
+        found = micro_step(
+            base or _attached(method, spec, source),
+            "estimate",
+            shape,
+            dtype=dtype,
+            device=device,
+            quantization=spec.quantization,
+            checkpointing=checkpointing,
+            accumulating=accumulating,
+        )
+    except Exception:  # noqa: BLE001  any model's own code has run, and an estimate must not stop what may well train
+        found = _rough(source.config, shape, _counts(method, spec, source)[1], dtype, checkpointing=checkpointing)
+    if source.bound is None:
+        _known[key] = found
+    return found
+
+
+def _rough(config: PretrainedConfig, shape: Shape, counts: _Counts, dtype: torch.dtype, *, checkpointing: bool) -> Micro:
+    """For a model whose code does not run without numbers: gradients, logits, and 34 values of the hidden size a token and block.
+
+    The 34 leave out the square of the length, which sdpa does not keep (Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198,
+    equation 2); with checkpointing 2. Six operations a parameter and token.
+    """
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    tokens = shape.rows * shape.width
+    values = tokens * int(text.hidden_size) * int(text.num_hidden_layers) * (2 if checkpointing else 34)
+    logits = shape.trained * int(text.vocab_size) * 12
+    kept = counts.trained * 4 + values * dtype.itemsize
+    return Micro(kept + logits, kept, logits, counts.trained * 4, Work(flops=6.0 * counts.total * tokens))
+
+
+def _seconds(load: Load, micro: Micro, counts: _Counts, dtype: torch.dtype, device: torch.device) -> float:
+    """An epoch's micro-batches and updates; AdamW reads and writes weight, gradient and two moments."""
+    speed = throughput(device, dtype)
+    sized = Work(micro.work.flops * load.worth, micro.work.moved * load.worth, micro.work.calls * load.micro_batches)
+    return speed.seconds(sized + Work(moved=28.0 * counts.trained * load.steps))

@@ -1,0 +1,82 @@
+"""How long the rows are: what decides activations and time beside the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from nbtune.data.batches import micro_batches, rows_of_step
+from nbtune.estimate.step import Shape
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from nbtune.data.encoding import Encoded
+    from nbtune.models.loading import Source
+    from nbtune.spec import FinetuneSpec
+    from nbtune.task import Task
+
+__all__ = ["Load", "encoded", "load_of", "most_tokens"]
+
+_STEPS_LOOKED_AT: Final = 50
+
+
+@dataclass(frozen=True)
+class Load:
+    """The largest micro-batch, and of an epoch (0: unknown) the micro-batches, optimizer steps, and micro-batches' worth of the largest."""
+
+    largest: Shape
+    micro_batches: int = 0
+    steps: int = 0
+    worth: float = 0.0
+
+
+def most_tokens(spec: FinetuneSpec, config: PretrainedConfig) -> int:
+    """`max_length`, or what the model's positions allow where that is less."""
+    context = getattr(config, "max_position_embeddings", None)
+    return min(spec.max_length, context) if isinstance(context, int) else spec.max_length
+
+
+def encoded(task: Task, spec: FinetuneSpec, source: Source) -> list[Encoded]:
+    """The task's training rows in the model's tokens.
+
+    Raises:
+        DataError: a row cannot be trained on.
+    """
+    from nbtune.data.encoding import Encoder, encode_rows
+
+    rows, _ = encode_rows(Encoder(source.tokenizer, task.uses_chat, task.system), task.train, max_length=most_tokens(spec, source.config))
+    return rows
+
+
+def load_of(spec: FinetuneSpec, config: PretrainedConfig, rows: Sequence[Encoded] | None, *, can_pack: bool) -> Load:
+    """From the rows as the loop will divide them; without rows each has `max_length` tokens, all of them trained."""
+    size = spec.per_device_train_batch_size
+    packed = can_pack and spec.packing is not False
+    if not rows:
+        length = most_tokens(spec, config)
+        return Load(_shape([length] * size, [length] * size, packed=packed))
+    lengths, trained = [len(row.ids) for row in rows], [row.num_trained for row in rows]
+    steps = math.ceil(len(rows) / spec.step_rows)
+    shapes: list[Shape] = []
+    looked_at = sorted({number * steps // _STEPS_LOOKED_AT for number in range(_STEPS_LOOKED_AT)})
+    for step in looked_at:
+        chosen = rows_of_step(len(rows), spec.step_rows, spec.seed, step)
+        shapes += [
+            _shape([lengths[row] for row in micro], [trained[row] for row in micro], packed=packed)
+            for micro in micro_batches(chosen, lengths, size)
+        ]
+    width = max(shape.rows * shape.width for shape in shapes)
+    largest = next(shape for shape in shapes if shape.rows * shape.width == width)
+    largest = Shape(largest.rows, largest.width, max(shape.trained for shape in shapes), packed)
+    scale = steps / len(looked_at)
+    worth = scale * sum(shape.rows * shape.width for shape in shapes) / width
+    return Load(largest, round(scale * len(shapes)), steps, worth)
+
+
+def _shape(lengths: Sequence[int], trained: Sequence[int], *, packed: bool) -> Shape:
+    if packed:
+        return Shape(1, sum(lengths), sum(trained), packed=True)
+    return Shape(len(lengths), max(lengths), sum(trained), packed=False)
