@@ -87,6 +87,23 @@ def _attach(call: Call, name: str) -> Run:
     return run
 
 
+def _pause(_call: Call, name: str) -> None:
+    run = _find(name)
+    run.pause()
+    say(f"{run.name}: standing still after this step; %runs resume {run.name} lets it go on")
+
+
+def _resume(call: Call, name: str) -> Run | None:
+    """Goes on, with its panel where it had ended."""
+    run = _find(name)
+    paused = run.status == "paused"
+    run.resume()
+    if paused:
+        say(f"{run.name} goes on")
+        return None
+    return _attach(call, run.id)
+
+
 def _queue(_call: Call) -> None:
     import nbtune
 
@@ -122,6 +139,8 @@ class _Action:
 _NAME: Final = "NAME_OR_ID"
 _ACTIONS: Final = {
     "stop": _Action((_NAME,), "asks a run to stop after its step, with a checkpoint", _stop),
+    "pause": _Action((_NAME,), "has a run stand still after its step, its model where it is", _pause),
+    "resume": _Action((_NAME,), "lets a paused run go on, or a stopped, failed or interrupted one from its last checkpoint", _resume),
     "attach": _Action((_NAME,), "shows a run's panel, live while it goes on in whatever kernel or process, and binds its name", _attach),
     "queue": _Action((), "shows what is at work on each device and what waits for it", _queue),
     "move": _Action((_NAME, "PLACE"), "gives a waiting run another place in the queue; 1 is next", _move),

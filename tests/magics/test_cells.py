@@ -285,3 +285,17 @@ def test_completion_answers_a_front_end(kernel: Kernel) -> None:
     began = time.monotonic()
     kernel.complete("%%finetune lora\nquantization: ")
     assert time.monotonic() - began < 0.2
+
+
+def test_a_run_is_paused_resumed_stopped_and_carried_on_from_its_checkpoint(kernel: Kernel) -> None:
+    good(kernel.run("%finetune lora --task tickets --model tiny --max_steps 300 --eval_steps 300 --background --as carried"))
+    wait = "import time\nwhile carried.status != {!r}: time.sleep(0.05)"
+    good(kernel.run(wait.format("running")))
+    good(kernel.run("%runs pause carried"))
+    good(kernel.run(wait.format("paused")))
+    assert "goes on" in good(kernel.run("%runs resume carried")).text
+    good(kernel.run("%runs stop carried\ncarried.wait()"))
+    assert kernel.value("carried.status") == "stopped"
+    good(kernel.run("%runs resume carried", timeout=120))
+    good(kernel.run("carried.wait()", timeout=120))
+    assert kernel.value("carried.status, len(carried.history['loss'].dropna())") == "('finished', 300)"
