@@ -33,13 +33,28 @@ def takes_rows(model: nn.Module) -> bool:
 
 
 def attending(model: nn.Module, batch: Batch) -> dict[str, Any]:
-    """What a forward of `batch` inside `rows_apart(model)` is told about who attends to whom.
+    """What a forward of `batch` inside `rows_apart(model)` is told about who attends to whom: mask and positions.
 
-    The empty mask beside `packed_rows` is for a model that would lose those on the way: it fails there, and rows never see each other.
+    Padded on the right, no real token of a causal model ever sees a pad; where all layers see the whole row no mask is made, because
+    transformers would look whether it is empty and so wait for the device at each step. The empty mask beside `packed_rows` is for a
+    model that would lose those on the way: it fails there, and rows never see each other.
     """
-    if batch.packed is None or not takes_rows(model):
-        return {"attention_mask": batch.attention_mask}
-    return {"attention_mask": batch.predicts.new_empty(1, 1, 0, 0), "packed_rows": batch.packed}
+    from nbtune.models.families import can_pack
+
+    rows = batch.packed
+    if rows is None and can_pack(model.config):  # type: ignore[arg-type]
+        rows = _each_alone()
+    if rows is None or not takes_rows(model):
+        return {"attention_mask": batch.attention_mask, "position_ids": batch.position_ids}
+    return {"attention_mask": batch.predicts.new_empty(1, 1, 0, 0), "position_ids": batch.position_ids, "packed_rows": rows}
+
+
+@cache
+def _each_alone() -> PackedRows:
+    """No groups: each row of the batch is a sequence of its own."""
+    from nbtune.data.batches import PackedRows
+
+    return PackedRows(())
 
 
 @contextmanager
@@ -81,10 +96,21 @@ def _register() -> None:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if packed_rows is None:
             return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)
+        if not packed_rows.groups:
+            return _attend_alone(query, key, value, dropout=dropout, scaling=scaling), None
         return _attend(query, key, value, packed_rows, dropout=dropout, scaling=scaling), None
 
     AttentionInterface.register(ROWS_APART, forward)
     AttentionMaskInterface.register(ROWS_APART, sdpa_mask)
+
+
+def _attend_alone(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, dropout: float, scaling: float | None) -> torch.Tensor:
+    """Causal attention of [B, heads, T, d] to key and value [B, key heads, T, d]; returns [B, T, heads, d]."""
+    from torch.nn import functional
+
+    grouped = query.shape[1] != key.shape[1]
+    out = functional.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=grouped)
+    return out.transpose(1, 2).contiguous()
 
 
 def _attend(

@@ -25,7 +25,7 @@ class Sft:
         from torch.nn import functional
 
         with readout(model, batch.predicts), rows_apart(model):
-            logits = model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **attending(model, batch)).logits
+            logits = model(input_ids=batch.input_ids, use_cache=False, **attending(model, batch)).logits
         return functional.cross_entropy(logits.float(), batch.targets, reduction="sum"), len(batch.targets)
 
 

@@ -295,7 +295,7 @@ class ActivationCache:
 
         with self.base.lease(self.adapter) as model, self._watching(stop), rows_apart(model):
             with suppress(_ReachedError):
-                model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, **attending(model, batch))
+                model(input_ids=batch.input_ids, use_cache=False, **attending(model, batch))
             return self._taken(kept[0], batch)
 
     def _taken(self, output: Any, batch: Batch) -> torch.Tensor:
