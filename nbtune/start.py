@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import Problem, RunError, SpecError
-from nbtune.events import Evaluation, Note, Step
+from nbtune.events import Evaluation, Note, Queued, Step
 from nbtune.launch.job import Job
 from nbtune.launch.live import Live, forget_live
 from nbtune.launch.process import refuse_to_send, start_process
@@ -104,6 +104,7 @@ def resume_run(folder: RunFolder, task: Task, model: Any = None) -> None:
     source = _source_again(folder, model)
     folder.take()
     try:
+        folder.append(Queued())  # from now on it is not over
         _launch(folder, get(folder.spec["method"]), spec_of(folder), task, source, again=True)
     except BaseException:
         folder.release()

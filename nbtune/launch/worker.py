@@ -22,7 +22,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the run to its end; 0 where it finished or was stopped. SIGTERM stops it after its step, with a checkpoint."""
+    """Runs the run to its end, whatever that is; 1 where it could not begin. SIGTERM stops it after its step, with a checkpoint."""
     parser = argparse.ArgumentParser(prog="python -m nbtune.launch.worker", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--lock", type=int, help="descriptor of the run's lock, inherited; left out: the lock is taken")
@@ -39,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     job = _job(folder)
-    if job is not None:
-        run_in_turn(job)
-    return 0 if folder.status() in ("finished", "stopped") else 1
+    if job is None:
+        return 1
+    run_in_turn(job)
+    return 0
 
 
 def _job(folder: RunFolder) -> Job | None:

@@ -78,6 +78,19 @@ def test_a_process_run_gives_the_bytes_of_a_thread_run_and_is_heard_once_and_nev
     assert run.predict([{"text": "the parcel"}]) == thread.predict([{"text": "the parcel"}])
 
 
+def test_a_process_run_that_was_stopped_is_resumed_in_a_process_and_forked_in_a_thread(tiny: Path) -> None:
+    said = {"task": ticket_task(), "model": tiny, "max_steps": 40, "eval_steps": 40, "per_device_train_batch_size": 4}
+    thread = nbtune.finetune("lora", name="thread", **said).wait()
+    run = nbtune.finetune("lora", name="process", launch="process", **said)
+    run.listen(lambda event: run.stop() if event.type == "step" and event.step == 5 else None)
+    assert run.wait(120).status == "stopped"
+    assert run.resume().status in {"queued", "running"}
+    assert run.wait(120).status == "finished"
+    assert adapter(run) == adapter(thread)
+    fork = run.fork(launch="thread", max_steps=44).wait(120)
+    assert fork.history.index.tolist() == list(range(1, 45))
+
+
 def test_a_run_goes_on_when_the_script_that_launched_it_has_ended_and_sigterm_stops_it(tiny: Path, launched: list[nbtune.Run]) -> None:
     code = (
         "import nbtune; from tests.examples import ticket_task\n"
