@@ -1,6 +1,6 @@
 """The quickstart as a person runs it: Run All in a real JupyterLab and a real Notebook 7, on the real model, with pictures.
 
-    make bench B=quickstart_in_browser
+    make bench B=quickstart_in_browser            # in both; ARGS=notebook or ARGS=lab: in that one
 
 Prints the seconds of each; the pictures go to build/screenshots/. docs/panel.png is quickstart-panel-lab-light.png.
 """
@@ -8,6 +8,7 @@ Prints the seconds of each; the pictures go to build/screenshots/. docs/panel.pn
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -33,7 +34,7 @@ def main() -> None:
     training = next(number for number, source in enumerate(cells) if source.startswith("%%finetune"))
     with tempfile.TemporaryDirectory() as folder, serve(Path(folder)) as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=list(CHROMIUM_ARGUMENTS))
-        for app in ("lab", "notebook"):
+        for app in sys.argv[1:] or ("lab", "notebook"):
             page = browser.new_page(viewport={"width": 1400, "height": 1800})
             (server.folder / app).mkdir()
             write_notebook(server.folder / app / "quickstart.ipynb", *cells)
