@@ -120,6 +120,7 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
 
     warm_up()
     _refuse_full_fp16(job)
+    _refuse_too_large(job)
     _, total_parameters = counted(job.method.name, spec, job.source)
     yield from _phase(controls, f"reading the tokenizer of {job.source.name}")
     encoder = _encoder(job)
@@ -154,6 +155,18 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
         controls=controls,
         start=start,
     )
+
+
+def _refuse_too_large(job: Job) -> None:
+    """By the weights alone, which is quick to tell, before the whole step is followed."""
+    from nbtune.models.device import device_of, dtype_of
+    from nbtune.models.loading import refuse_encoder, refuse_too_large
+    from nbtune.models.shared import is_loaded
+
+    spec, where = job.spec, device_of(job.spec.device)
+    if job.source.bound is None and not is_loaded(job.source, dtype=spec.dtype, quantization=spec.quantization, device=spec.device):
+        refuse_encoder(job.source)
+        refuse_too_large(job.source, dtype_of(spec.dtype, where), spec.quantization, where)
 
 
 def _refuse_full_fp16(job: Job) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["LoadedModel", "Source", "load_weights", "refuse_encoder", "source_of"]
+__all__ = ["LoadedModel", "Source", "load_weights", "refuse_encoder", "refuse_too_large", "source_of"]
 
 _tokenizers: dict[str, PreTrainedTokenizerBase] = {}
 """Read once for the same files: a quarter of a second each."""
@@ -137,7 +137,7 @@ def load_weights(source: Source, *, dtype: torch.dtype, quantization: str | None
     if source.bound is not None:
         return _copy(source.bound, quantization)
     refuse_encoder(source)
-    _refuse_too_large(source, dtype, quantization, device)
+    refuse_too_large(source, dtype, quantization, device)
     extra: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "low_cpu_mem_usage": True}
     if quantization is not None:
         extra |= {"quantization_config": config_for(quantization, dtype), "device_map": {"": str(device)}}
@@ -232,7 +232,12 @@ def refuse_encoder(source: Source) -> None:
         raise ModelError(message, hint=f"use {next(name for name, item in CATALOGUE.items() if item.role == 'decoder')!r}")
 
 
-def _refuse_too_large(source: Source, dtype: torch.dtype, quantization: str | None, device: torch.device) -> None:
+def refuse_too_large(source: Source, dtype: torch.dtype, quantization: str | None, device: torch.device) -> None:
+    """Refuses weights that alone are more than the memory that is free.
+
+    Raises:
+        ModelError: with what would help.
+    """
     from nbtune.models.device import available_bytes
 
     need = _stored_bytes(source, dtype, quantization)

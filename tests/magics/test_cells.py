@@ -112,7 +112,7 @@ def test_a_second_interrupt_leaves_the_cell_at_once(kernel: Kernel) -> None:
         kernel.interrupt()
 
     slow = "import time\nfrom nbtune.training.loop import Training\nquick = Training._save\n"
-    good(kernel.run(slow + "Training._save = lambda self, step: (time.sleep(3), quick(self, step))[1]"))
+    good(kernel.run(slow + "Training._save = lambda self: (time.sleep(3), quick(self))[1]"))
     result = kernel.run(f"%finetune lora {LONG}", during=once("display_data", threading.Timer(2, twice).start, contains=PANEL), timeout=60)
     assert result.ename == "KeyboardInterrupt"
     assert result.status == "error"

@@ -140,9 +140,9 @@ def test_a_failure_in_the_midst_keeps_the_folder_and_says_why(folder: Path, monk
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nbtune.models.base.Base.save", full)
+    monkeypatch.setattr("nbtune.models.base.Trained.write", full)
     run = nbtune.finetune("lora", task=ticket_task(), model=folder, max_steps=4, save_steps=2)
-    with pytest.raises(RunError, match="checkpoint of step 2 could not be written: No space left"):
+    with pytest.raises(RunError, match="checkpoint of step 4 could not be written: No space left"):
         run.wait()
     assert nbtune.open(run.id).status == "failed"
     assert not list((run.folder / "checkpoints").glob(".part*"))
