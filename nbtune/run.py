@@ -106,7 +106,7 @@ class Run:
         `seconds` are from the first step to the last, with the looks at dev between them.
         """
         for event in reversed(self.events()):
-            if isinstance(event, Finished | Stopped):
+            if isinstance(event, Finished | Stopped) and event.summary:
                 return dict(event.summary)
         return {}
 

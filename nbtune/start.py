@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import Problem, RunError, SpecError
-from nbtune.events import Evaluation, Note, Queued, Step
-from nbtune.launch.job import Job
+from nbtune.events import Control, Evaluation, Note, Queued, Step
+from nbtune.launch.job import Job, steps_done
 from nbtune.launch.live import Live, forget_live
 from nbtune.launch.process import refuse_to_send, start_process
 from nbtune.launch.signals import stop_on_sigterm
@@ -104,7 +105,10 @@ def resume_run(folder: RunFolder, task: Task, model: Any = None) -> None:
     source = _source_again(folder, model)
     folder.take()
     try:
-        folder.append(Queued())  # from now on it is not over
+        asked = folder.path / "control.jsonl"
+        position = asked.stat().st_size if asked.exists() else 0  # what was asked of it before is over
+        folder.append(Control(step=steps_done(folder), action="resume", position=position))
+        folder.append(Queued())
         _launch(folder, get(folder.spec["method"]), spec_of(folder), task, source, again=True)
     except BaseException:
         folder.release()
@@ -126,7 +130,7 @@ def fork_run(folder: RunFolder, task: Task, step: int | None, name: str | None, 
     said = {"method": method.name, **spec.model_dump(mode="json", exclude={"name"}), "parent": folder.id, "parent_step": at}
     child = RunFolder.create(str(spec.name), said)
     try:
-        _copy_run(folder, child, checkpoint, at, settings)
+        _copy_run(folder, child, checkpoint, at, {"settings": settings, **_decided_anew(moved)})
     except OSError as error:
         child.discard()
         raise RunError(f"the fork could not be written: {error.strerror or error}", hint="free some disk space") from error
@@ -170,13 +174,23 @@ def _checkpoint_at(folder: RunFolder, step: int | None) -> Path:
     return chosen[0]
 
 
-def _copy_run(folder: RunFolder, child: RunFolder, checkpoint: Path, step: int, settings: dict[str, Any]) -> None:
-    """Rows, task, the checkpoint, and the curves up to it."""
+def _decided_anew(moved: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a checkpoint's state other options make void: whether frozen blocks are kept, how many rows fit at once."""
+    void: dict[str, Any] = {}
+    if {"activation_cache", "neftune_noise_alpha", "packing"} & set(moved):
+        void["cached"] = None
+    if "per_device_train_batch_size" in moved:
+        void["micro_rows"] = moved["per_device_train_batch_size"][1]
+    return void
+
+
+def _copy_run(folder: RunFolder, child: RunFolder, checkpoint: Path, step: int, changed: dict[str, Any]) -> None:
+    """Rows, task, the checkpoint with what is `changed` in its state, and the curves up to it."""
     for file in ("data.parquet", "task.json"):
         shutil.copyfile(folder.path / file, child.path / file)
     target = child.path / "checkpoints" / checkpoint.name
     shutil.copytree(checkpoint, target)
-    state = {**read_state(checkpoint), "settings": settings}
+    state = {**read_state(checkpoint), **changed}
     (target / "state.json").write_text(json.dumps(state))
     for event in folder.events():
         if isinstance(event, Step | Evaluation) and event.step <= step:

@@ -71,15 +71,8 @@ def compare(
     base = made[0].engine.base
     notes = [f"base: {base.name} ({str(base.dtype).removeprefix('torch.')}, {base.quantization or 'not quantized'})"]
     if inputs is not None:
-        return Comparison(
-            task.name,
-            None,
-            tuple(_costs(a, b) for a, b in zip(made, answered, strict=True)),
-            _texts(made, answered, prompts),
-            checks,
-            warnings,
-            notes,
-        )
+        costs = tuple(_costs(a, b) for a, b in zip(made, answered, strict=True))
+        return Comparison(task.name, None, costs, _texts(made, answered, prompts), checks, warnings, notes)
     report("computing intervals and tests")
     from nbtune.compare.scoring import score_columns
 

@@ -44,7 +44,8 @@ class Estimate:
     """Counts of parameters are exact; the rest is what the model's own code would do on this device.
 
     `peak_memory_bytes` is the most above the level before the model is loaded, `weights_bytes` the part of it that the weights take.
-    `seconds_per_epoch` leaves looks at the dev rows out; None: no rows were given.
+    `seconds_per_epoch` is rough and mostly too low: it leaves looks at the dev rows out, and what an update costs beside its arithmetic;
+    None: no rows were given.
     """
 
     trainable_parameters: int

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.data.batches import packing_note
 from nbtune.errors import DataError, NbtuneError, RunError, SpecError
-from nbtune.events import Control, Event, Failed, Note, Phase, Started, Stopped
+from nbtune.events import Control, Event, Failed, Note, Phase, Started, Step, Stopped
 from nbtune.training.checkpoints import newest_whole, read_state
 from nbtune.training.controls import Controls, read_until, to_repeat
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from nbtune.models.base import Base
     from nbtune.models.loading import Source
     from nbtune.spec import FinetuneSpec
+    from nbtune.store import RunFolder
     from nbtune.task import Task
     from nbtune.training.evaluation import Evaluator
 
-__all__ = ["Job", "run_job"]
+__all__ = ["Job", "run_job", "steps_done"]
 
 BACK_OFF: Final = 0.5
 """What the learning rate is multiplied by when a run goes back."""
@@ -80,7 +81,7 @@ def _trained(job: Job) -> Iterator[Event]:
             training = yield from _prepare(job, controls, again=again)
             yield from training.events()
         except _StoppedEarlyError:
-            yield Stopped(step=0, summary={})
+            yield Stopped(step=steps_done(job.live.folder), summary={})
         except DivergedError as error:
             yield from _back_off(job, error.step)
             again = True
@@ -179,7 +180,7 @@ def _phase(controls: Controls, text: str) -> Iterator[Event]:
     """Tells what goes on, unless it is not wanted any more."""
     stop = controls.stop_asked()
     if stop is not None:
-        yield Control(step=0, action="stop", position=stop.position)
+        yield Control(step=0, action="stop", position=stop.position)  # none of this session
         raise _StoppedEarlyError
     yield Phase(text=text)
 
@@ -288,13 +289,17 @@ def _as_ours(error: BaseException) -> BaseException:
 
 def _tell_failure(job: Job, error: BaseException) -> None:
     ours = job.live.error
-    steps = [event.step for event in job.live.folder.events() if event.type == "step"]  # type: ignore[attr-defined]
     clean = isinstance(ours, NbtuneError)
     event = Failed(
-        step=steps[-1] if steps else 0,
+        step=steps_done(job.live.folder),
         kind=type(ours).__name__,
         message=ours.message if isinstance(ours, NbtuneError) else str(ours),
         hint=ours.hint if isinstance(ours, NbtuneError) else "",
         traceback="" if clean else "".join(traceback.format_exception(error)),
     )
     job.live.emit(event)
+
+
+def steps_done(folder: RunFolder) -> int:
+    """The last step that a run has told."""
+    return max((event.step for event in folder.events() if isinstance(event, Step)), default=0)

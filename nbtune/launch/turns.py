@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from nbtune.errors import ModelError, NbtuneError, RunError
-from nbtune.events import Event, Failed, Phase, Queued, Step, Stopped
-from nbtune.launch.job import Job, run_job
+from nbtune.events import Event, Failed, Phase, Queued, Stopped
+from nbtune.launch.job import Job, run_job, steps_done
 from nbtune.launch.queue import QueueFile
 from nbtune.models.device import device_of, name_at_once
 from nbtune.store import RunFolder
@@ -117,10 +117,10 @@ def run_in_turn(job: Job, *, leaving: threading.Event | None = None, at_work: th
                 raise GaveUpError  # noqa: TRY301  who set it may have looked at `at_work` just before
             run_job(job)
     except GaveUpError:
-        _end(job, None if leaving.is_set() else Stopped(step=_steps_done(folder), summary={}))
+        _end(job, None if leaving.is_set() else Stopped(step=steps_done(folder), summary={}))
     except Exception as error:  # noqa: BLE001  it is handed to whoever waits for the run
         job.live.error = error if isinstance(error, NbtuneError) else RunError(f"the run could not wait for its turn: {error}")
-        _end(job, Failed(step=_steps_done(folder), kind=type(error).__name__, message=str(error)))
+        _end(job, Failed(step=steps_done(folder), kind=type(error).__name__, message=str(error)))
 
 
 def _end(job: Job, event: Event | None) -> None:
@@ -131,10 +131,6 @@ def _end(job: Job, event: Event | None) -> None:
         leave(live.folder)
     live.folder.release()
     live.over.set()
-
-
-def _steps_done(folder: RunFolder) -> int:
-    return max((event.step for event in folder.events() if isinstance(event, Step)), default=0)
 
 
 class _Stopped:

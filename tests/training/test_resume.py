@@ -129,6 +129,25 @@ def test_a_finished_run_is_not_resumed_and_one_in_use_neither(folder: Path) -> N
     other.wait()
 
 
+def test_a_resumed_run_that_is_stopped_before_it_trains_keeps_what_it_had(folder: Path) -> None:
+    run = start(folder)
+    stop_after(run, 4)
+    before = run.summary
+    run.resume()
+    run.stop()
+    run.wait()
+    assert run.status == "stopped"
+    assert run.summary["steps"] >= before["steps"] > 0
+    assert run.resume().wait().summary["steps"] == 12
+
+
+def test_a_fork_with_other_batches_takes_them(folder: Path) -> None:
+    run = start(folder).wait()
+    fork = run.fork(9, per_device_train_batch_size=2, gradient_accumulation_steps=2, neftune_noise_alpha=5.0).wait()
+    assert fork.status == "finished"
+    assert fork.history["num_tokens"].tolist() == run.history["num_tokens"].tolist()
+
+
 def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_used(folder: Path) -> None:
     whole = start(folder).wait()
     run = start(folder)
