@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
 BROWSER_REQUIRED = bool(os.environ.get("NBTUNE_REQUIRE_BROWSER"))
-_deselected = pytest.StashKey[int]()
+_deselected = pytest.StashKey[list[str]]()
 
 
 def find_chromium() -> str | None:
@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["IPYTHONDIR"] = str(BUILD / "ipython")
     for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"):
         os.environ[f"JUPYTER_{name}"] = str(BUILD / "jupyter" / name.lower())
-    config.stash[_deselected] = 0
+    config.stash[_deselected] = []
 
 
 @pytest.fixture(autouse=True)
@@ -86,22 +86,37 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the browser tests where there is no browser, unless they are insisted on."""
+    """Leave out what has no device here; and the browser tests where there is no browser, unless they are insisted on."""
+    _leave_out_what_needs_cuda(config, items)
     in_browser = [item for item in items if item.get_closest_marker("browser")]
     if not in_browser or find_chromium():
         return
     if BROWSER_REQUIRED:
         message = "the browser tests are required (NBTUNE_REQUIRE_BROWSER) and no Chromium was found; NBTUNE_CHROMIUM can name one"
         raise pytest.UsageError(message)
-    items[:] = [item for item in items if item not in in_browser]
-    config.hook.pytest_deselected(items=in_browser)
-    config.stash[_deselected] = len(in_browser)
+    _leave_out(config, items, in_browser, "browser tests were left out: no Chromium here (install one, or name it in NBTUNE_CHROMIUM)")
+
+
+def _leave_out_what_needs_cuda(config: pytest.Config, items: list[pytest.Item]) -> None:
+    on_cuda = [item for item in items if item.get_closest_marker("cuda")]
+    if not on_cuda:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        _leave_out(config, items, on_cuda, "tests were left out: no CUDA device here")
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item], which: list[pytest.Item], why: str) -> None:
+    items[:] = [item for item in items if item not in which]
+    config.hook.pytest_deselected(items=which)
+    config.stash[_deselected].append(f"{len(which)} {why}.")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was left out."""
-    if count := config.stash[_deselected]:
-        terminalreporter.write_line(f"{count} browser tests were left out: no Chromium here (install one, or name it in NBTUNE_CHROMIUM).")
+    for text in config.stash[_deselected]:
+        terminalreporter.write_line(text)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -42,16 +42,21 @@ class PackedRows:
     groups: tuple[RowGroup, ...]
 
     def to(self, device: torch.device) -> PackedRows:
-        """The same on another device."""
-        return PackedRows(tuple(replace(group, apart=group.apart.to(device), together=group.together.to(device)) for group in self.groups))
+        """The same on another device, without waiting for it."""
+        return PackedRows(
+            tuple(
+                replace(group, apart=group.apart.to(device, non_blocking=True), together=group.together.to(device, non_blocking=True))
+                for group in self.groups
+            )
+        )
 
 
 @dataclass(frozen=True)
 class Batch:
     """Tensors of some rows, packed into one sequence or padded on the right.
 
-    `input_ids` [B, T]; `position_ids` [B, T]; `predicts` bool [B, T], True where the NEXT token is trained; `targets` [n] those
-    tokens, in the order of `predicts`; `owner` [n], which row each target belongs to. `num_tokens` counts real tokens.
+    `input_ids` [B, T]; `position_ids` [B, T]; `predicts` int64 [n], places in the flat B * T after which a trained token comes;
+    `targets` [n] those tokens; `owner` [n], which row each target belongs to. `num_tokens` counts real tokens.
     Packed, B is 1 and `packed` says where the rows are; padded, `padding` int [B, T] is 1 for real tokens.
     """
 
@@ -75,7 +80,7 @@ class Batch:
         return ((segment[:, None] == segment[None, :]) & torch.ones_like(segment[:, None] + segment, dtype=torch.bool).tril())[None, None]
 
     def to(self, device: torch.device) -> Batch:
-        """The same on another device."""
+        """The same on another device, without waiting for it."""
         if self.input_ids.device == device:
             return self
         return replace(
@@ -137,7 +142,7 @@ def _packed(rows: Sequence[Encoded]) -> Batch:
     return Batch(
         torch.from_numpy(ids)[None],
         torch.from_numpy(positions)[None],
-        torch.from_numpy(predicts)[None],
+        torch.from_numpy(predicts.nonzero()[0]),
         *_targets(rows),
         num_tokens=total,
         packed=PackedRows(tuple(_groups(lengths.tolist()))),
@@ -184,7 +189,7 @@ def _padded(rows: Sequence[Encoded], pad_id: int) -> Batch:
     return Batch(
         torch.from_numpy(ids),
         torch.arange(width)[None].expand(len(rows), -1),
-        torch.from_numpy(predicts),
+        torch.from_numpy(predicts.ravel().nonzero()[0]),
         *_targets(rows),
         num_tokens=int(mask.sum()),
         padding=torch.from_numpy(mask),

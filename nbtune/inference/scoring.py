@@ -63,7 +63,7 @@ def _as_tree(base: Base, questions: Sequence[Question], prefix: Prefix) -> list[
     tree = _Tree(prefix.length)
     owners = [[tree.add(answer, root) for answer in question.answers] for question in questions for root in [tree.root(question.prompt)]]
     device = base.device
-    at = torch.tensor(tree.reads)[None]
+    at = torch.tensor(tree.reads).nonzero()[:, 0]
     with readout(base.model, at, exact=True):
         logits = base.model(
             input_ids=torch.tensor(tree.ids, device=device)[None],
@@ -143,7 +143,7 @@ def _one_by_one(base: Base, questions: Sequence[Question]) -> list[list[tuple[fl
             ids[number, : len(row)] = torch.tensor(row)
             mask[number, : len(row)] = 1
             at[number, len(question.prompt) - 1 : len(row)] = True
-        with readout(base.model, at, exact=True):
+        with readout(base.model, at.flatten().nonzero()[:, 0], exact=True):
             logits = base.model(input_ids=ids.to(base.device), attention_mask=mask.to(base.device), use_cache=False).logits
         logp = torch.log_softmax(logits.float(), dim=-1).cpu()
         start = 0

@@ -17,7 +17,9 @@ __all__ = ["readout"]
 
 @contextmanager
 def readout(model: nn.Module, at: torch.Tensor, *, exact: bool = False) -> Iterator[None]:
-    """Inside it, a forward's `.logits` is [n, vocabulary]: one row for each True of `at` (bool [B, T]), in its order.
+    """Inside it, a forward's `.logits` is [n, vocabulary]: one row for each of `at` (int64 [n]), places in the batch's B * T tokens.
+
+    Places and not a mask, because a device would have to be asked how many of a mask are True, and waited for.
 
     With `exact` the head multiplies in float32 whatever the base's dtype: bfloat16 logits move by 0.2 between batch sizes, which
     is enough to flip near ties between labels.
@@ -26,7 +28,12 @@ def readout(model: nn.Module, at: torch.Tensor, *, exact: bool = False) -> Itera
     from torch.nn import functional
 
     layer: Any = head(model)  # type: ignore[arg-type]
-    selecting = layer.register_forward_pre_hook(lambda _, args: (args[0][at.to(args[0].device)], *args[1:]), prepend=True)
+
+    def select(_: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        hidden, *others = args
+        return hidden.flatten(0, 1).index_select(0, at.to(hidden.device)), *others
+
+    selecting = layer.register_forward_pre_hook(select, prepend=True)
     plain = exact and type(layer) is torch.nn.Linear
     if plain:
         weight = layer.weight.detach().float()

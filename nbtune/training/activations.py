@@ -304,7 +304,7 @@ class ActivationCache:
         if states.shape[:-1] != batch.input_ids.shape:
             raise ValueError(tuple(states.shape))
         if self.head_only:
-            return states[batch.predicts].cpu()
+            return states.flatten(0, 1).index_select(0, batch.predicts).cpu()
         return states[0].cpu() if self.packed else states[batch.attention_mask.bool()].cpu()
 
     def _arranged(self, states: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
@@ -323,10 +323,11 @@ class ActivationCache:
         """The batch itself, or where no attention is left its trained positions alone; which row is whose is never asked there."""
         if not self.head_only:
             return batch
-        ids = batch.input_ids[batch.predicts][None]
-        places = ids.new_ones(ids.shape).cumsum(-1) - 1
-        everywhere = ids.new_ones(ids.shape).bool()
-        return replace(batch, input_ids=ids, position_ids=places, predicts=everywhere, padding=None, packed=PackedRows(()))
+        import torch
+
+        ids = batch.input_ids.flatten().index_select(0, batch.predicts)[None]
+        places = torch.arange(ids.numel(), device=ids.device)
+        return replace(batch, input_ids=ids, position_ids=places[None], predicts=places, padding=None, packed=PackedRows(()))
 
     def _count(self, row: int) -> int:
         return self.rows[row].num_trained if self.head_only else len(self.rows[row].ids)

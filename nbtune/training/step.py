@@ -83,7 +83,7 @@ class Stepper:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._halve(state)
+            self._halve(state)  # out here, where the error no longer holds the activations
 
     def _halve(self, state: State) -> None:
         import gc
