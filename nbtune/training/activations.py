@@ -310,11 +310,11 @@ class ActivationCache:
     def _arranged(self, states: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
         """Rows' states one after the other [n, hidden] as the batch has them: [1, n, hidden], or padded on the right [B, T, hidden]."""
         if self.head_only or self.packed:
-            return states[None].to(self.base.device)
+            return states[None].to(self.base.device, non_blocking=True)
         padded = states.new_zeros(len(counts), max(counts), states.shape[-1])
         for number, part in enumerate(states.split(list(counts))):
             padded[number, : len(part)] = part
-        return padded.to(self.base.device)
+        return padded.to(self.base.device, non_blocking=True)
 
     def _collate(self, rows: Sequence[int], *, packed: bool) -> Batch:
         return collate([self.rows[row] for row in rows], packed=packed, pad_id=self._pad)

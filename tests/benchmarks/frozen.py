@@ -43,7 +43,7 @@ class Side:
 
     def __init__(self, method: str, spec: FinetuneSpec, rows: list[Encoded], folder: Path | None) -> None:
         self.spec, self.rows, self.objective = spec, rows, objective_of("sft")
-        self.base = own_base(source_of(MODEL), dtype=spec.dtype, quantization=None, device="cpu")
+        self.base = own_base(source_of(MODEL), dtype=spec.dtype, quantization=None, device=None)
         get(method).attach(self.base, spec, "it")
         self.packed = can_pack(self.base.config)
         self.trained = self.base.trained("it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +79,26 @@ print(LlamaConfig().model_type)
 @pytest.mark.parametrize("pause", [0, 0.3, 1.0])
 def test_imports_of_the_user_s_own_meanwhile_are_whole(pause: float) -> None:
     assert output(BESIDE.format(pause=pause)) == ("llama\n", "")
+
+
+PART_FIRST = """
+import builtins, sys, time
+import nbtune_magics.warmup as warmup
+sys.path.insert(0, {folder!r})
+warmup.REPLY_FIRST, warmup.MODULES, warmup._PACKAGES = 0, ("package",), {{"package"}}
+warmup.warm_up()
+while "package" not in sys.modules:
+    time.sleep(0.01)
+import package.part
+print(package.part.value)
+warmup.warmed()
+print(builtins.__import__)
+"""
+
+
+def test_a_part_that_is_imported_while_its_package_is_being_imported_behind_it_is_whole(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("import time\ntime.sleep(0.5)\nname = 'whole'\nfrom .part import value\n")
+    (package / "part.py").write_text("from package import name\nvalue = name\n")
+    assert output(PART_FIRST.format(folder=str(tmp_path))) == ("whole\n<built-in function __import__>\n", "")

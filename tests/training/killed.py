@@ -1,4 +1,7 @@
-"""A run that kills its own process at a named moment, executed in a process forked from one that has imported torch already."""
+"""A run that kills its own process at a named moment, executed in a process forked from one that has imported torch already.
+
+On CUDA, which does not survive a fork once a library has looked at the device, in one that begins anew.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,11 @@ MOMENTS = ("inside a step", "after a step was told", "while a checkpoint is writ
 
 def in_child(work: Any, *arguments: Any) -> int | None:
     """The exit code of a fresh process that does `work`."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "peft", "tests.training.runs", "nbtune.launch.job"])
+    import torch
+
+    context: Any = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
+    if not torch.cuda.is_available():
+        context.set_forkserver_preload(["torch", "transformers", "peft", "tests.training.runs", "nbtune.launch.job"])
     child = context.Process(target=work, args=arguments)
     child.start()
     child.join(120)

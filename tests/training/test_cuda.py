@@ -10,7 +10,7 @@ import nbtune
 from nbtune.events import Note
 from nbtune.training.step import Stepper
 from tests.tiny import tiny_llama
-from tests.training.runs import bytes_of, figures, start
+from tests.training.runs import OPTIONS, bytes_of, figures, start
 
 pytestmark = pytest.mark.cuda
 
@@ -97,12 +97,13 @@ def test_a_run_of_long_rows_that_was_stopped_and_resumed_ends_with_the_same_bits
     folder: Path, method: str, options: dict[str, Any]
 ) -> None:
     rows = [{"text": f"{number} {LONG['text']}"[: 60 + 37 * number], "team": LONG["team"]} for number in range(10)]
-    task = nbtune.Task(
-        name="long", kind="generation", data={"train": rows, "test": rows[:1]}, prompt="{{ text }}:", completion=" {{ team }}"
-    )
-    options |= {"task": task, "max_length": 512}
-    whole = start(folder, method, **options).wait()
-    run = start(folder, method, **options)
+    data = {"train": rows, "dev": [{"text": "quite another one", "team": "login"}], "test": [{"text": "and a last", "team": "login"}]}
+    task = nbtune.Task(name="long", kind="generation", data=data, prompt="{{ text }}:", completion=" {{ team }}")
+    wanted = {**OPTIONS, "max_length": 512, "lora_dropout": 0.1, **options}
+    if method != "lora":
+        del wanted["lora_dropout"]
+    whole = nbtune.finetune(method, task=task, model=folder, **wanted).wait()
+    run = nbtune.finetune(method, task=task, model=folder, **wanted)
     run.listen(lambda event: run.stop() if event.type == "step" and event.step == 4 else None)
     run.wait()
     assert run.resume().wait().status == "finished"

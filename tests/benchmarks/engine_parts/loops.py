@@ -33,7 +33,8 @@ def our_epoch(rows: list[dict[str, str]], now: Callable[[], float]) -> Epoch:
 def our_run(rows: list[dict[str, str]], now: Callable[[], float], *, epochs: int = 1, panel: bool = False) -> Epoch:
     """A run at defaults on a fresh model, from its first step's end to its last's.
 
-    Evaluation and checkpoints are off but for those after the last step. Other steps are told one late, so only these two are read.
+    Evaluation and checkpoints are off but for those after the last step. The first and the last step are told as soon as the device is
+    done with them, the others one late; so only these two times are read.
     """
     from nbtune.models.shared import unload
 
@@ -42,7 +43,6 @@ def our_run(rows: list[dict[str, str]], now: Callable[[], float], *, epochs: int
 
     def note(event: Event) -> None:
         if isinstance(event, Step):
-            finish()
             seen.append((now(), event.loss))
 
     run = nbtune.finetune(
@@ -78,11 +78,11 @@ def bare_run(rows: list[dict[str, str]], now: Callable[[], float], *, epochs: in
     method.attach(base, method.spec.build({"task": "bench", "model": MODEL}), "bare")
     encoded, _ = encode_rows(Encoder(source.tokenizer), task(rows).train, max_length=512)
     parameters = list(base.trained("bare").values())
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0, fused=True)
     objective = get("sft")
-    seen: list[tuple[float, float]] = []
-    per_epoch = -(-len(encoded) // 8)
-    for step in range(per_epoch * epochs):
+    seen: list[tuple[float, Any]] = []
+    steps = -(-len(encoded) // 8) * epochs
+    for step in range(steps):
         with base.lease("bare", training=True) as model:  # adapter, mode and autocast, as a bare loop sets them once
             chosen: list[Any] = sorted((encoded[row] for row in rows_of_step(len(encoded), 8, 0, step)), key=lambda row: len(row.ids))
             loss, weight = objective.loss(model, collate(chosen, packed=True, pad_id=0).to(base.device))
@@ -90,6 +90,7 @@ def bare_run(rows: list[dict[str, str]], now: Callable[[], float], *, epochs: in
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        finish()
-        seen.append((now(), float(loss.detach()) / weight))
-    return _epoch(seen)
+        if step in (0, steps - 1):
+            finish()
+        seen.append((now(), loss.detach() / weight))
+    return _epoch([(time, float(loss)) for time, loss in seen])

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine_parts.loops import Epoch
 from engine_parts.machine import device, finish
-from engine_parts.rows import MODEL
+from engine_parts.rows import MODEL, tokens
 
 BATCH = 8
 TRL = {
@@ -17,8 +17,9 @@ TRL = {
     "TRL, no checkpointing": {"gradient_checkpointing": False},
     "TRL, no checkpointing, grouped by length": {"gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"},
     "TRL, no checkpointing, padding-free": {"gradient_checkpointing": False, "padding_free": True, "max_length": None},
+    "TRL, no checkpointing, packing": {"gradient_checkpointing": False, "packing": True, "per_device_train_batch_size": 1},
 }
-"""All but the first are candidates for its best; `packing` is no candidate, because it puts other rows into a step."""
+"""All but the first are candidates for its best. Packed, a sequence is as long as `BATCH` rows on average, so that about as many make a step."""
 
 
 def _fresh() -> tuple[Any, Any]:
@@ -80,9 +81,11 @@ def trl_run(rows: list[dict[str, str]], now: Callable[[], float], **options: Any
     model, tokenizer = _fresh()
     seen: list[float] = []  # the end of each epoch: the second less the first
     with tempfile.TemporaryDirectory() as folder:
+        if options.get("packing"):
+            options["max_length"] = round(BATCH * tokens(rows))
         trainer = SFTTrainer(
             model=model,
-            args=SFTConfig(**_options(folder), **options),
+            args=SFTConfig(**{**_options(folder), **options}),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
             peft_config=_lora(),
