@@ -2,16 +2,19 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import nbtune
 from nbtune.data.encoding import Encoded
 from nbtune.errors import RunError
 from nbtune.training import activations
-from nbtune.training.activations import open_cache
+from nbtune.training.activations import open_cache, remove_left
 from tests.training.cached import SFT, base_with, kept, opened, trained
+from tests.training.runs import start
 
 
 def test_a_rebuild_gives_the_same_bytes_whatever_was_trained_since(folder: Path, rows: list[Encoded], tmp_path: Path) -> None:
@@ -142,3 +145,24 @@ def test_a_full_disk_turns_auto_off_and_is_told_by_true(
     with pytest.raises(RunError, match="No space left on device"):
         opened(base, rows, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_states_of_a_run_that_nobody_trains_any_more_go_when_another_begins(folder: Path) -> None:
+    def states(run: nbtune.Run) -> bool:
+        return (run.folder / "activations").exists()
+
+    options = {"num_blocks": 1, "max_steps": 100_000, "eval_steps": 100_000}
+    left = start(folder, "last-blocks", name="left", **options)
+    left.listen(lambda event: left.stop() if event.type == "step" and event.step == 2 else None)
+    left.wait()
+    assert states(left)
+    trains = start(folder, "last-blocks", name="trains", **options)
+    while not trains.history.index.size:
+        time.sleep(0.02)
+    assert (states(left), states(trains)) == (False, True)
+    remove_left()
+    assert states(trains)
+    trains.stop()
+    trains.wait()
+    left.resume().listen(lambda event: left.stop() if event.type == "step" else None)
+    assert left.wait().summary["steps"] > 2
