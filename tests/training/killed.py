@@ -23,14 +23,15 @@ def in_child(work: Any, *arguments: Any) -> int | None:
     return child.exitcode
 
 
-def run_and_die(home: str, folder: str, moment: str, count: int, options: dict[str, Any]) -> None:
-    """Starts a run that dies the `count`-th time that `moment` comes."""
+def run_and_die(home: str, folder: str, moment: tuple[str, int], options: dict[str, Any], set_at: str = "step 4") -> None:
+    """Starts a run that dies the n-th time that `moment` (what, n) comes; at the event `set_at` its learning rate is set."""
     os.environ["NBTUNE_HOME"] = home
     from tests.training.runs import start
 
-    _arm(moment, count)
+    _arm(*moment)
     run = start(Path(folder), name="killed", **options)
-    run.listen(lambda event: run.set(learning_rate=5e-4) if event.type == "step" and event.step == 4 else None)
+    told = lambda event: f"step {event.step}" if event.type == "step" else event.type  # noqa: E731
+    run.listen(lambda event: run.set(learning_rate=5e-4) if told(event) == set_at else None)
     run.wait()
 
 
