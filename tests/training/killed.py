@@ -12,11 +12,18 @@ __all__ = ["MOMENTS", "in_child", "run_and_die", "run_on"]
 
 MOMENTS = ("inside a step", "after a step was told", "while a checkpoint is written", "between marker and rename", "before the old ones go")
 
+PRELOADED = (
+    *("torch", "peft", "pandas", "datasketch", "transformers.models.llama.modeling_llama"),
+    *("nbtune.launch.job", "nbtune.data.doctor", "nbtune.methods.lora", "nbtune.training.loop", "nbtune.training.evaluation"),
+    *("nbtune.training.activations", "tests.training.runs"),
+)
+"""What a run imports, so that no child has to."""
+
 
 def in_child(work: Any, *arguments: Any) -> int | None:
     """The exit code of a fresh process that does `work`."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "peft", "tests.training.runs", "nbtune.launch.job"])
+    context.set_forkserver_preload(list(PRELOADED))
     child = context.Process(target=work, args=arguments)
     child.start()
     child.join(120)

@@ -43,17 +43,26 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_bytes_of_one_that_was_
     assert steps_done_again(run.events()) == 0
 
 
+CONSTANT = {"lr_scheduler_type": "constant"}
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> nbtune.Run:
+    """The run that nobody kills; after its fourth step it is given another learning rate."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NBTUNE_HOME", str(tmp_path_factory.mktemp("whole")))
+        run = start(folder, name="whole", **CONSTANT)
+        run.listen(lambda event: run.set(learning_rate=5e-4) if event.type == "step" and event.step == 4 else None)
+        return run.wait()
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_run_goes_on_to_the_same_bytes(folder: Path, home: Path, moment: str) -> None:
-    options = {"lr_scheduler_type": "constant"}
-    whole = start(folder, name="whole", **options)
-    whole.listen(lambda event: whole.set(learning_rate=5e-4) if event.type == "step" and event.step == 4 else None)
+def test_a_killed_run_goes_on_to_the_same_bytes(folder: Path, home: Path, whole: nbtune.Run, moment: str) -> None:
     count = {"inside a step": 8, "after a step was told": 8}.get(moment, 2)
-    assert in_child(run_and_die, str(home), str(folder), (moment, count), options) == -signal.SIGKILL
+    assert in_child(run_and_die, str(home), str(folder), (moment, count), CONSTANT) == -signal.SIGKILL
     killed = nbtune.open("killed")
     assert killed.status == "interrupted"
     assert in_child(run_on, str(home)) == 0
-    whole.wait()
     killed = nbtune.open("killed")
     changes = [[event.step for event in run.events() if isinstance(event, Control) and event.action == "set"] for run in (whole, killed)]
     assert changes[0] == changes[1]
