@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import nbtune
 from nbtune.errors import RunError, SpecError
@@ -41,6 +42,22 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_bytes_of_one_that_was_
     assert figures(run) == figures(whole)
     assert run.summary["num_tokens"] == whole.summary["num_tokens"]
     assert steps_done_again(run.events()) == 0
+
+
+def test_a_run_goes_on_with_as_many_threads_as_it_began_with(folder: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        whole = start(folder).wait()
+        run = start(folder)
+        stop_after(run, 4)
+    finally:
+        torch.set_num_threads(before)
+    seen: set[int] = set()
+    run.resume().listen(lambda event: seen.add(torch.get_num_threads()) if event.type == "step" else None)
+    assert run.wait().status == "finished"
+    assert seen == {2}
+    assert bytes_of(run) == bytes_of(whole)
 
 
 CONSTANT = {"lr_scheduler_type": "constant"}
