@@ -22,9 +22,9 @@ lab: setup ## open the quickstart in JupyterLab (ARGS="--no-browser --port 8890"
 tour: setup ## execute the quickstart without a browser and print its comparison
 	@$(python) tools/tour.py $(notebook) build
 
-test: setup ## run the tests (ARGS="-k split")
+test: setup ## run the tests, in two processes (ARGS="-k split")
 	@sh tools/chromium.sh
-	@$(python) -m pytest $(ARGS)
+	@$(python) -m pytest -n 2 --no-loadscope-reorder $(ARGS)
 
 check: setup ## Ruff, mypy, import layers, file sizes, TypeScript, built JavaScript
 	@sh tools/check.sh

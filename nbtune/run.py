@@ -180,7 +180,8 @@ class Run:
     def fork(self, step: int | None = None, *, name: str | None = None, **changes: Any) -> Run:
         """A new run that goes on from this one's checkpoint of `step` (left out: the newest), with other options.
 
-        Unchanged, it repeats the rest of this run bit for bit. What differs is told as a note.
+        Unchanged, it repeats the rest of this run bit for bit, and with it what was set, looked at and sampled meanwhile. What differs is
+        told as a note.
 
         Raises:
             RunError: there is no checkpoint of that step.

@@ -20,6 +20,7 @@ from nbtune.models.catalogue import DEFAULT_DECODER
 from nbtune.run import Run
 from nbtune.store import RunFolder
 from nbtune.training.checkpoints import read_state
+from nbtune.training.controls import to_repeat
 
 if TYPE_CHECKING:
     from nbtune.methods import Method
@@ -119,23 +120,28 @@ def fork_run(folder: RunFolder, task: Task, step: int | None, name: str | None, 
     """See `Run.fork`."""
     checkpoint = _checkpoint_at(folder, step)
     at = read_state(checkpoint)["step"]
-    method, before = get(folder.spec["method"]), spec_of(folder)
-    settings = {key: value for key, value in read_state(checkpoint)["settings"].items() if key not in changes}
+    method, settings = get(folder.spec["method"]), read_state(checkpoint)["settings"]
+    before = spec_of(folder).model_copy(update=settings)  # as the parent was at that step
     values = {key: value for key, value in before.model_dump(mode="python").items() if value is not None and key != "name"}
     names = method.spec.names()
     given = {names.get(key.replace("-", "_"), key): value for key, value in changes.items()}
-    spec = method.spec.build({**values, **settings, **given, "name": name or f"{folder.name[:58]}_fork"})
+    settings = {key: value for key, value in settings.items() if key not in given}
+    spec = method.spec.build({**values, **given, "name": name or f"{folder.name[:58]}_fork"})
     moved = _differing(before, spec)
+    later = _done_later(folder, at)
+    same = not set(moved) - {"launch"}
     source = _source_again(folder, None)
     said = {"method": method.name, **spec.model_dump(mode="json", exclude={"name"}), "parent": folder.id, "parent_step": at}
+    said |= {"repeats": later} if same else {}
     child = RunFolder.create(str(spec.name), said)
     try:
         _copy_run(folder, child, checkpoint, at, {"settings": settings, **_decided_anew(moved)})
     except OSError as error:
         child.discard()
         raise RunError(f"the fork could not be written: {error.strerror or error}", hint="free some disk space") from error
-    differing = ", ".join(f"{key} {old} → {new}" for key, (old, new) in moved.items()) or "nothing differs"
-    child.append(Note(level="info", text=f"forked from {folder.name} after step {at}: {differing}"))
+    differing = [f"{key} {old} → {new}" for key, (old, new) in moved.items()] or ["nothing differs"]
+    differing += [_said(one) for one in later if one["action"] == "set" and not same]
+    child.append(Note(level="info", text=f"forked from {folder.name} after step {at}: {', '.join(differing)}"))
     try:
         _launch(child, method, spec, task, source, again=True)
     except BaseException:
@@ -160,6 +166,17 @@ def _differing(before: FinetuneSpec, spec: FinetuneSpec) -> dict[str, tuple[Any,
     if refused:
         raise SpecError.of(refused)
     return moved
+
+
+def _done_later(folder: RunFolder, step: int) -> list[dict[str, Any]]:
+    """What was done to a run from `step` on, as a fork's spec keeps it."""
+    found = to_repeat(folder.events(), step, folder.spec.get("repeats", ()))
+    return [{"step": at, "action": one.action, "values": one.values} for at in sorted(found) for one in found[at]]
+
+
+def _said(left_out: Mapping[str, Any]) -> str:
+    values = ", ".join(f"{key} {value}" for key, value in left_out["values"].items())
+    return f"{values} after step {left_out['step']} is not repeated"
 
 
 def _checkpoint_at(folder: RunFolder, step: int | None) -> Path:

@@ -17,8 +17,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+WITH_QUICKSTART = ("tests/test_quickstart.py", "tests/browser/test_static.py")
 BROWSER_REQUIRED = bool(os.environ.get("NBTUNE_REQUIRE_BROWSER"))
-_deselected = pytest.StashKey[list[str]]()
 
 
 def find_chromium() -> str | None:
@@ -30,7 +30,7 @@ def find_chromium() -> str | None:
 def pytest_configure(config: pytest.Config) -> None:
     """Set the environment before anything heavy is imported; kernels and subprocesses inherit it."""
     os.environ.setdefault("NBTUNE_CACHE", str(BUILD / "cache"))  # unpacking the packaged models takes seconds: once for all tests
-    os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other, and tiny models gain nothing from more
     # Threads that spin while they wait make steps ten times as slow where kernel, browser and server share two cores.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.environ["HF_HOME"] = str(BUILD / "huggingface")
@@ -39,7 +39,22 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["IPYTHONDIR"] = str(BUILD / "ipython")
     for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"):
         os.environ[f"JUPYTER_{name}"] = str(BUILD / "jupyter" / name.lower())
-    config.stash[_deselected] = []
+    if BROWSER_REQUIRED and not find_chromium():
+        message = "the browser tests are required (NBTUNE_REQUIRE_BROWSER) and no Chromium was found; NBTUNE_CHROMIUM can name one"
+        raise pytest.UsageError(message)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests share what is made for its module, so they run in one process; so do all that share a server or the quickstart."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "quickstart" if path in WITH_QUICKSTART else "browser" if path.startswith("tests/browser/") else path
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +86,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
     notebook.cells.append(nbformat.v4.new_code_cell(told.replace("GRIDS", "{'tickets': tickets_grid, 'dates': dates_grid}")))
     nbformat.write(notebook, source)
     environment = {name: value for name, value in os.environ.items() if name != "NBTUNE_HOME"}
+    environment["OMP_NUM_THREADS"] = str(min(2, os.cpu_count() or 1))
     done = subprocess.run(
         (sys.executable, ROOT / "tools" / "tour.py", source, folder / "build"), capture_output=True, text=True, env=environment, check=False
     )
@@ -86,37 +102,32 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what has no device here; and the browser tests where there is no browser, unless they are insisted on."""
-    _leave_out_what_needs_cuda(config, items)
-    in_browser = [item for item in items if item.get_closest_marker("browser")]
-    if not in_browser or find_chromium():
-        return
-    if BROWSER_REQUIRED:
-        message = "the browser tests are required (NBTUNE_REQUIRE_BROWSER) and no Chromium was found; NBTUNE_CHROMIUM can name one"
-        raise pytest.UsageError(message)
-    _leave_out(config, items, in_browser, "browser tests were left out: no Chromium here (install one, or name it in NBTUNE_CHROMIUM)")
+    """Leave out what needs a browser or a CUDA device where there is none; the others come by their paths, the quickstart's together."""
+    items.sort(key=_place)
+    marks = {mark for mark, is_here in (("browser", find_chromium), ("cuda", _has_cuda)) if not is_here()}
+    without = [item for item in items if marks & {mark.name for mark in item.iter_markers()}]
+    if without:
+        items[:] = [item for item in items if item not in without]
+        config.hook.pytest_deselected(items=without)
 
 
-def _leave_out_what_needs_cuda(config: pytest.Config, items: list[pytest.Item]) -> None:
-    on_cuda = [item for item in items if item.get_closest_marker("cuda")]
-    if not on_cuda:
-        return
+def _has_cuda() -> bool:
     import torch
 
-    if not torch.cuda.is_available():
-        _leave_out(config, items, on_cuda, "tests were left out: no CUDA device here")
+    return torch.cuda.is_available()
 
 
-def _leave_out(config: pytest.Config, items: list[pytest.Item], which: list[pytest.Item], why: str) -> None:
-    items[:] = [item for item in items if item not in which]
-    config.hook.pytest_deselected(items=which)
-    config.stash[_deselected].append(f"{len(which)} {why}.")
+def _place(item: pytest.Item) -> str:
+    path = item.path.relative_to(ROOT).as_posix()
+    return WITH_QUICKSTART[0] if path in WITH_QUICKSTART else path
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what was left out."""
-    for text in config.stash[_deselected]:
-        terminalreporter.write_line(text)
+    if not find_chromium():
+        terminalreporter.write_line("The browser tests are left out: no Chromium here (install one, or name it in NBTUNE_CHROMIUM).")
+    if not _has_cuda():
+        terminalreporter.write_line("The tests of tests/training/test_cuda.py are left out: no CUDA device here.")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -33,10 +33,9 @@ print(json.dumps({"logits": run.engine().logits(prompt).tolist(), "generate": ru
 def test_a_lora_on_an_nf4_base_learns_generates_saves_and_opens_in_a_new_process_with_equal_logits() -> None:
     from bitsandbytes.nn import Linear4bit
 
-    task = some_tickets(40, 8)
-    run = nbtune.finetune(
-        "lora", task=task, quantization="nf4", name="qlora", num_train_epochs=3, per_device_train_batch_size=4, learning_rate=2e-3
-    ).wait()
+    task = some_tickets(24, 8)
+    options = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "learning_rate": 2e-3, "eval_steps": 100, "num_samples": 0}
+    run = nbtune.finetune("lora", task=task, quantization="nf4", name="qlora", **options).wait()
     losses = run.history["loss"]
     assert losses.iloc[-5:].mean() < 0.5 * losses.iloc[:3].mean()
     assert sum(isinstance(module, Linear4bit) for module in run.engine().base.model.modules()) == 210

@@ -181,7 +181,7 @@ def diagnose(
         special=_special(encoder, train),
         findings=findings,
         marked=_marked(encoder, train, limit.tokens),
-        encoded=() if refused else tuple(row.whole.cut(limit.tokens) for row in train),
+        encoded=() if refused else tuple(row.whole.cut(limit.tokens, tokenizer.bos_token_id) for row in train),
     )
 
 
@@ -234,5 +234,5 @@ def _marked(encoder: Encoder, rows: Sequence[Coded], max_length: int) -> tuple[M
 
 def _mark(encoder: Encoder, row: Coded, why: str, max_length: int) -> Marked:
     lost = row.over(max_length)
-    said = ", ".join(text for text in (why, f"its first {lost:,} tokens are cut off" if lost else "") if text)
-    return Marked(place(row.example), said, encoder.pieces(row.whole.cut(len(row.whole.ids) - lost)))
+    said = ", ".join(text for text in (why, f"the first {lost:,} tokens of its text are cut off" if lost else "") if text)
+    return Marked(place(row.example), said, encoder.pieces(row.whole.cut(len(row.whole.ids) - lost, encoder.tokenizer.bos_token_id)))

@@ -29,13 +29,14 @@ class Encoded:
         """Trained tokens: the answer's and the end of sequence."""
         return len(self.ids) - self.start
 
-    def cut(self, max_length: int) -> Encoded:
-        """The row within `max_length`, without the beginning of its prompt where it is longer.
+    def cut(self, max_length: int, bos: int | None) -> Encoded:
+        """The row within `max_length`, without the beginning of its prompt's text where it is longer; a BOS that opens it stays.
 
         At least one token of the prompt has to stay: the caller sees to it that there is room.
         """
         over = max(0, len(self.ids) - max_length)
-        return Encoded(self.ids[over:], self.start - over)
+        kept = int(bos is not None and self.ids[:1] == (bos,))
+        return Encoded((*self.ids[:kept], *self.ids[kept + over :]), self.start - over)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Encoder:
     def row(self, prompt: str, answer: str, *, max_length: int, where: str = "row") -> Encoded:
         """A training row: prompt, answer, end of sequence.
 
-        A row longer than `max_length` loses the beginning of its prompt, never a token of its answer.
+        A row longer than `max_length` loses the beginning of its prompt, but for a BOS, and never a token of its answer.
 
         Raises:
             DataError: the answer has no tokens or alone is longer than `max_length`, or the tokenizer has no EOS.
@@ -102,7 +103,7 @@ class Encoder:
         if whole.num_trained >= max_length:
             message = f"{where}: the completion alone has {whole.num_trained - 1} tokens, and max_length is {max_length}"
             raise DataError(message, hint=f"set max_length to {len(whole.ids)} or more")
-        return whole.cut(max_length)
+        return whole.cut(max_length, self.tokenizer.bos_token_id)
 
     def whole(self, prompt: str, answer: str) -> Encoded:
         """Prompt, answer and end of sequence (where the tokenizer has one) at full length; nothing is checked."""

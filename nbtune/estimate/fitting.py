@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import ModelError, NbtuneError
@@ -113,7 +113,7 @@ def _tried(
 ) -> Change | None:
     changed = spec.model_copy(update=options)
     if rows and "max_length" in options:
-        rows = [_cut(row, options["max_length"]) for row in rows]
+        rows = [row.cut(options["max_length"], None) for row in rows]  # which tokens stay is no matter
     try:
         get(method).requires(_facts(source, changed), changed)
         _, need = _resolved(method, changed, source, rows, room)
@@ -135,12 +135,6 @@ def _facts(source: Source, spec: FinetuneSpec) -> Any:
     from nbtune.methods import Facts
 
     return Facts(source.name, source.config, spec.quantization)
-
-
-def _cut(row: Encoded, length: int) -> Encoded:
-    """As the encoder cuts: from the beginning of the prompt."""
-    over = max(0, len(row.ids) - length)
-    return replace(row, ids=row.ids[over:], start=row.start - over)
 
 
 def _smaller_batches(spec: FinetuneSpec, _source: Source, _rows: Sequence[Encoded] | None) -> Iterator[dict[str, Any]]:

@@ -113,9 +113,11 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     from nbtune.estimate import counted, fits
     from nbtune.models.families import can_pack, why_unpacked
     from nbtune.objectives import get
+    from nbtune.training.activations import remove_left
     from nbtune.training.loop import Start, Training
 
     live, spec = job.live, job.spec
+    remove_left()
     yield from _phase(controls, "importing torch" if "torch" not in sys.modules else f"looking at {job.source.name}")
     from nbtune.models.shared import warm_up
 
@@ -141,8 +143,8 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
         checkpoint, damaged = newest_whole(live.folder.path / "checkpoints")
         for text in damaged:
             yield Note(level="warning", text=f"{text}; the one before is used")
-        step = read_state(checkpoint)["step"] if checkpoint is not None else 0
-        start = Start(checkpoint, to_repeat(live.folder.events(), step))
+        step = read_state(checkpoint)["step"] if checkpoint is not None else -1  # what was done before the first step, too
+        start = Start(checkpoint, to_repeat(live.folder.events(), step, live.folder.spec.get("repeats", ())))
     return Training(
         spec=spec,
         base=base,

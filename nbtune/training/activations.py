@@ -21,6 +21,7 @@ from nbtune.data.batches import PackedRows, collate
 from nbtune.errors import ModelError, RunError, SpecError
 from nbtune.models.attention import attending, rows_apart
 from nbtune.models.families import blocks
+from nbtune.store import RunFolder, home
 from nbtune.training.frozen import has_dropout_below, lowest_trained_block
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from nbtune.models.base import Base
     from nbtune.objectives import Objective
 
-__all__ = ["ActivationCache", "disk_limit", "open_cache"]
+__all__ = ["ActivationCache", "disk_limit", "open_cache", "remove_left"]
 
 FOLDER: Final = "activations"
 """Where the cache lies in a run's folder: states.bin (a row-major [tokens, hidden] matrix) and index.json."""
@@ -49,6 +50,14 @@ Tell = Callable[[int, int], None]
 def disk_limit(folder: Path) -> int:
     """Bytes that a cache in `folder` may take: 8 GiB, or a fifth of what is free on its disk where that is less."""
     return min(MOST_BYTES, shutil.disk_usage(folder).free // 5)
+
+
+def remove_left() -> None:
+    """Removes the caches of runs that nobody trains any more: killed or stopped, they compute theirs anew if they go on."""
+    for name in (FOLDER, f".part-{FOLDER}"):
+        for path in (home() / "runs").glob(f"*/{name}"):
+            if not RunFolder(path.parent).is_owned():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def open_cache(

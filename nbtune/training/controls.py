@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -75,13 +75,20 @@ def read_until(events: Iterable[Event]) -> int:
     return max((event.position for event in events if isinstance(event, Control)), default=0)
 
 
-def to_repeat(events: Iterable[Event], step: int) -> dict[int, list[Request]]:
+def to_repeat(events: Sequence[Event], step: int, planned: Iterable[Mapping[str, Any]] = ()) -> dict[int, list[Request]]:
     """{step: what was done to the run there} from `step` on, for a run that goes on from that step's checkpoint.
 
     Settings of `step` itself are repeated too, because they may have come after it was saved. Where a run went back with a lower learning
     rate, the learning rates that were set later than there are not repeated.
+
+    Args:
+        events: of the run.
+        step: where it goes on.
+        planned: step, action and values of what a fork repeats of its parent; what its own events tell of was done already.
     """
-    found: list[tuple[int, Request]] = []
+    done = [(event.step, event.action, event.values) for event in events if isinstance(event, Control)]
+    ahead = [(one["step"], one["action"], one["values"]) for one in planned]
+    found = [(one[0], Request(one[1], one[2])) for one in ahead if one[0] >= step and one not in done]
     for event in events:
         if not isinstance(event, Control) or event.step < step:
             continue

@@ -143,16 +143,14 @@ class Training:
                 tell=tell,
             )
         except _LeftError:
-            yield from self._obey(self._controls.new())
-            return
+            return  # the request to stop is still there to be obeyed
         self.state.cached = stepper.cache is not None
         if text:
             yield Note(level="info", text=text)
 
     def _train(self) -> Iterator[Event]:
+        yield from self._boundary(regular=False)  # what was asked while the run was prepared
         self._resident = time.perf_counter() - self.state.seconds
-        for request in self._repeated(self.state.step):
-            self._set(request.values)
         while self.state.step < self.total_steps and not self._over:
             done = self.stepper.take(self.state.step + 1, self.spec, self.state)
             self.state.step += 1
@@ -172,15 +170,15 @@ class Training:
 
     # Between steps
 
-    def _boundary(self) -> Iterator[Event]:
-        """Obeys, looks at dev, saves, and stands still while it is paused."""
+    def _boundary(self, *, regular: bool = True) -> Iterator[Event]:
+        """Obeys, looks at dev, saves, and stands still while it is paused; not `regular`: looks at what is asked for alone."""
         step = self.state.step
         requests = [*self._repeated(step), *self._controls.new()]
         if requests:
             yield from self._tell()  # before what is done after it
         asked = yield from self._obey(requests)
-        look = "evaluate" in asked or (not self._stopping and (self._last or step % self._looks_every == 0))
-        sample = "sample" in asked or (self._samples_every and step % self._samples_every == 0)
+        look = "evaluate" in asked or (regular and not self._stopping and (self._last or step % self._looks_every == 0))
+        sample = "sample" in asked or (regular and self._samples_every and step % self._samples_every == 0)
         while True:
             if look or sample or self._due(asked) or step == 1 or step % self._saves_every == 0:
                 yield from self._tell()  # the first at once: somebody waits for it
@@ -209,11 +207,11 @@ class Training:
         return self.spec.save_steps or self._looks_every
 
     def _due(self, asked: set[str]) -> bool:
-        """Whether this step is saved; of itself never between updates that are left out, so that what is gone back to is good."""
+        """Whether this is saved; of itself not before the first step, nor amid updates that are left out: what is gone back to is good."""
         step = self.state.step
         best = self.spec.load_best_model_at_end and self.state.best_step == step
-        regular = step % self._saves_every == 0 and not self._not_finite
-        return self._saved != step and (self._last or regular or best or "checkpoint" in asked)
+        regular = self._last or (step % self._saves_every == 0 and not self._not_finite)
+        return self._saved != step and ((step > 0 and regular) or best or "checkpoint" in asked)
 
     def _repeated(self, step: int) -> list[Request]:
         return self._start.repeat.get(step, []) if self._start is not None else []
@@ -355,9 +353,9 @@ class Training:
         self._writer.wait()
         yield from self._written()
         step, state = self.state.step, self.state
-        kept = step
-        if self.spec.load_best_model_at_end and not self._stopping and state.best_step not in (None, step):
-            kept = state.best_step or step
+        kept, best = step, state.best_step
+        if self.spec.load_best_model_at_end and not self._stopping and best is not None and best != step:
+            kept = best
             path = self._root / f"step-{kept:06d}"
             if not path.is_dir():
                 raise RunError(f"the best checkpoint, of step {kept}, is not there any more", hint="leave load_best_model_at_end out")

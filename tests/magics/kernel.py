@@ -20,7 +20,6 @@ class Result:
     traceback: list[str] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
-    first_output: float | None = None
 
     @property
     def text(self) -> str:
@@ -69,8 +68,6 @@ class Kernel:
             message = self.client.get_iopub_msg(timeout=left)
             kind = message["msg_type"]
             mine = message["parent_header"].get("msg_id") == sent
-            if mine and kind in ("stream", "display_data", "update_display_data", "execute_result") and found.first_output is None:
-                found.first_output = time.monotonic() - started
             if mine or kind == "update_display_data":
                 found.messages.append(message)
             if during is not None:

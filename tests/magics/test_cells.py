@@ -56,10 +56,11 @@ def test_the_panel_is_drawn_and_the_cell_waits_and_the_run_is_the_value(kernel: 
     assert kernel.value("_.id == first.id") == "True"
 
 
-def test_the_first_pixels_come_at_once(kernel: Kernel) -> None:
-    result = good(kernel.run(f"x = %finetune lora {SHORT}"))
-    assert result.first_output is not None
-    assert result.first_output < 0.3
+def test_the_panel_is_drawn_before_the_run_has_begun(kernel: Kernel) -> None:
+    result = good(kernel.run(f"x = %finetune lora {SHORT}", timeout=120))
+    drawn = next(item for item in result.messages if item["msg_type"] == "display_data" and PANEL in item["content"]["data"])
+    began = float(kernel.value("next(event.time for event in x.events() if event.type == 'started')"))
+    assert drawn["header"]["date"].timestamp() < began
     assert kernel.value("x.status") == "finished"
 
 
@@ -148,8 +149,8 @@ def test_interrupting_python_works_as_before_afterwards(kernel: Kernel) -> None:
 
 
 def test_in_the_background_the_cell_returns_and_later_ones_wait(kernel: Kernel) -> None:
-    result = good(kernel.run(f"%finetune lora {SHORT} --background --as later"))
-    assert result.seconds < 2
+    good(kernel.run(f"%finetune lora {SHORT} --background --as later\nlater.pause()"))
+    good(kernel.run("import time\nwhile later.status != 'paused': time.sleep(0.05)\nlater.resume()"))
     good(kernel.run("%%compare --task tickets --as grid\n- zero-shot\n- run: later\n", timeout=120))
     assert kernel.value("later.status, list(grid.table['approach'])") == "('finished', ['zero-shot', 'run: later'])"
 
@@ -282,20 +283,17 @@ def test_completion_answers_a_front_end(kernel: Kernel) -> None:
     assert kernel.complete("%%finetune lora\nlr_sch") == (["lr_scheduler_type: "], "lr_sch")
     assert kernel.complete("%%finetune lora --task tick")[0] == ["tickets"]
     assert kernel.complete("%%finetune lora\nr: ")[0] == []
-    began = time.monotonic()
-    kernel.complete("%%finetune lora\nquantization: ")
-    assert time.monotonic() - began < 0.2
+    assert "nf4" in kernel.complete("%%finetune lora\nquantization: ")[0]
 
 
 def test_a_run_is_paused_resumed_stopped_and_carried_on_from_its_checkpoint(kernel: Kernel) -> None:
-    good(kernel.run("%finetune lora --task tickets --model tiny --max_steps 300 --eval_steps 300 --background --as carried"))
+    good(kernel.run("%finetune lora --task tickets --model tiny --max_steps 100 --eval_steps 100 --background --as carried"))
     wait = "import time\nwhile carried.status != {!r}: time.sleep(0.05)"
-    good(kernel.run(wait.format("running")))
-    good(kernel.run("%runs pause carried"))
+    good(kernel.run("import time\nwhile not len(carried.history): time.sleep(0.02)\n%runs pause carried"))
     good(kernel.run(wait.format("paused")))
     assert "goes on" in good(kernel.run("%runs resume carried")).text
     good(kernel.run("%runs stop carried\ncarried.wait()"))
     assert kernel.value("carried.status") == "stopped"
     good(kernel.run("%runs resume carried", timeout=120))
     good(kernel.run("carried.wait()", timeout=120))
-    assert kernel.value("carried.status, len(carried.history['loss'].dropna())") == "('finished', 300)"
+    assert kernel.value("carried.status, len(carried.history['loss'].dropna())") == "('finished', 100)"

@@ -15,6 +15,13 @@ __all__ = ["MOMENTS", "in_child", "run_and_die", "run_on"]
 
 MOMENTS = ("inside a step", "after a step was told", "while a checkpoint is written", "between marker and rename", "before the old ones go")
 
+PRELOADED = (
+    *("torch", "peft", "pandas", "datasketch", "transformers.models.llama.modeling_llama"),
+    *("nbtune.launch.job", "nbtune.data.doctor", "nbtune.methods.lora", "nbtune.training.loop", "nbtune.training.evaluation"),
+    *("nbtune.training.activations", "tests.training.runs"),
+)
+"""What a run imports, so that no child has to."""
+
 
 def in_child(work: Any, *arguments: Any) -> int | None:
     """The exit code of a fresh process that does `work`."""
@@ -22,21 +29,22 @@ def in_child(work: Any, *arguments: Any) -> int | None:
 
     context: Any = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
     if not torch.cuda.is_available():
-        context.set_forkserver_preload(["torch", "transformers", "peft", "tests.training.runs", "nbtune.launch.job"])
+        context.set_forkserver_preload(list(PRELOADED))
     child = context.Process(target=work, args=arguments)
     child.start()
     child.join(120)
     return child.exitcode
 
 
-def run_and_die(home: str, folder: str, moment: str, count: int, options: dict[str, Any]) -> None:
-    """Starts a run that dies the `count`-th time that `moment` comes."""
+def run_and_die(home: str, folder: str, moment: tuple[str, int], options: dict[str, Any], set_at: str = "step 4") -> None:
+    """Starts a run that dies the n-th time that `moment` (what, n) comes; at the event `set_at` its learning rate is set."""
     os.environ["NBTUNE_HOME"] = home
     from tests.training.runs import start
 
-    _arm(moment, count)
+    _arm(*moment)
     run = start(Path(folder), name="killed", **options)
-    run.listen(lambda event: run.set(learning_rate=5e-4) if event.type == "step" and event.step == 4 else None)
+    told = lambda event: f"step {event.step}" if event.type == "step" else event.type  # noqa: E731
+    run.listen(lambda event: run.set(learning_rate=5e-4) if told(event) == set_at else None)
     run.wait()
 
 

@@ -4,17 +4,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import nbtune
 from nbtune.errors import RunError, SpecError
 from nbtune.events import Checkpoint, Control, Evaluation, Sample
-from tests.tiny import tiny_llama
 from tests.training.runs import bytes_of, start
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
 def wait_until(true: object, seconds: float = 90) -> None:
@@ -69,6 +64,42 @@ def test_a_learning_rate_that_is_set_holds_from_the_next_step_on_and_its_course_
     assert change.step in {5, 6}  # a step is told when the next one is done
     rates = run.history["learning_rate"].tolist()
     assert rates == pytest.approx([(1e-3 if number < change.step else 5e-4) * (1 - number / 20) for number in range(20)])
+
+
+def test_what_is_asked_while_the_run_is_prepared_holds_before_the_first_step(folder: Path) -> None:
+    run = start(folder, lr_scheduler_type="constant", warmup_steps=0, max_steps=3)
+    run.listen(lambda event: ask() if event.type == "started" else None)
+
+    def ask() -> None:
+        run.set(learning_rate=5e-4)
+        run.pause()
+
+    wait_until(lambda: run.status == "paused")
+    run.evaluate()
+    wait_until(lambda: any(isinstance(event, Evaluation) for event in run.events()))
+    assert (steps(run), run.status) == (0, "paused")
+    run.resume()
+    run.wait()
+    assert run.history["learning_rate"].dropna().tolist() == [5e-4] * 3
+    controls = [(event.step, event.action) for event in run.events() if isinstance(event, Control)]
+    assert controls == [(0, "set"), (0, "pause"), (0, "evaluate"), (0, "resume")]
+
+
+def test_a_run_that_is_stopped_before_its_first_step_saves_nothing(folder: Path) -> None:
+    run = start(folder)
+    run.listen(lambda event: run.stop() if event.type == "started" else None)
+    assert run.wait().status == "stopped"
+    assert (steps(run), run.summary["steps"], (run.folder / "checkpoints").exists()) == (0, 0, False)
+
+
+def test_a_run_whose_best_look_came_before_its_first_step_ends_as_it_began(folder: Path) -> None:
+    run = start(folder, max_steps=2, eval_steps=2, metric_for_best_model="metric", load_best_model_at_end=True)  # no answer is right
+    run.listen(lambda event: run.evaluate() if event.type == "started" else None)
+    run.wait()
+    assert run.summary["best_step"] == run.summary["checkpoint_step"] == 0
+    base = nbtune.models.load(folder, dtype="float32")
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.equal(run.model.model(ids).logits, base.model(ids).logits)
 
 
 def test_looking_sampling_and_saving_happen_when_they_are_asked_for(folder: Path) -> None:

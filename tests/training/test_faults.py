@@ -12,13 +12,7 @@ from nbtune.errors import RunError
 from nbtune.events import Checkpoint, Control, Note, Step
 from nbtune.training import checkpoints
 from nbtune.training.step import Stepper
-from tests.tiny import tiny_llama
 from tests.training.runs import bytes_of, figures, start
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
 def notes(run: nbtune.Run) -> str:

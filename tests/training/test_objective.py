@@ -1,24 +1,21 @@
 """The loss equals a plain one by hand, packed or padded, split or whole."""
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from nbtune.data.batches import collate, micro_batches, rows_of_step, steps_in
+from nbtune.data.doctor import diagnose
 from nbtune.data.encoding import Encoder, encode_rows
 from nbtune.errors import DataError
 from nbtune.models.loading import source_of
 from nbtune.models.shared import own_base
 from nbtune.objectives import get
 from tests.examples import ticket_task
-from tests.tiny import tiny_llama
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -68,6 +65,29 @@ def test_too_long_a_row_loses_the_beginning_of_its_prompt_and_never_its_answer(f
     assert short.num_trained == whole.num_trained
     with pytest.raises(DataError, match="the completion alone has"):
         encoder.row("word", " billing " * 40, max_length=32)
+
+
+def test_a_row_that_is_cut_keeps_the_bos_that_opens_it_and_loses_text_instead(folder: Path) -> None:
+    tokenizer = opening(source_of(folder).tokenizer)
+    whole = Encoder(tokenizer).row("word " * 100, " billing", max_length=1000)
+    short = Encoder(tokenizer).row("word " * 100, " billing", max_length=32)
+    assert short.ids == (tokenizer.bos_token_id, *whole.ids[-31:])
+    assert short.num_trained == whole.num_trained
+    assert Encoder(tokenizer).row("word " * 100, " billing", max_length=whole.num_trained + 1).ids[0] == tokenizer.bos_token_id
+    assert diagnose(ticket_task(), tokenizer, max_length=32).encoded == tuple(
+        encode_rows(Encoder(tokenizer), ticket_task().train, max_length=32)[0]
+    )
+
+
+def opening(tokenizer: Any) -> Any:
+    """A copy that puts a BOS before each text."""
+    from tokenizers.processors import TemplateProcessing
+
+    changed = copy.deepcopy(tokenizer)
+    changed.add_special_tokens({"bos_token": "<|begin|>"})
+    begin = ("<|begin|>", changed.bos_token_id)
+    changed.backend_tokenizer.post_processor = TemplateProcessing(single="<|begin|> $A", special_tokens=[begin])
+    return changed
 
 
 def test_a_completion_without_tokens_is_refused(folder: Path) -> None:

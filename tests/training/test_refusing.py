@@ -8,12 +8,6 @@ import nbtune
 from nbtune.errors import DataError
 from nbtune.events import Note, Phase
 from tests.examples import ticket_rows, ticket_task
-from tests.tiny import tiny_llama
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
 def warnings(run: nbtune.Run) -> list[str]:

@@ -4,20 +4,16 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import nbtune
 from nbtune.errors import RunError, SpecError
 from nbtune.events import Control, Note, Resumed
-from tests.tiny import tiny_llama
 from tests.training.killed import MOMENTS, in_child, run_and_die, run_on
 from tests.training.runs import OPTIONS, bytes_of, figures, start, steps_done_again
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
 def stop_after(run: nbtune.Run, step: int) -> None:
@@ -48,17 +44,42 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_bytes_of_one_that_was_
     assert steps_done_again(run.events()) == 0
 
 
+def test_a_run_goes_on_with_as_many_threads_as_it_began_with(folder: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        whole = start(folder).wait()
+        run = start(folder)
+        stop_after(run, 4)
+    finally:
+        torch.set_num_threads(before)
+    seen: set[int] = set()
+    run.resume().listen(lambda event: seen.add(torch.get_num_threads()) if event.type == "step" else None)
+    assert run.wait().status == "finished"
+    assert seen == {2}
+    assert bytes_of(run) == bytes_of(whole)
+
+
+CONSTANT = {"lr_scheduler_type": "constant"}
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> nbtune.Run:
+    """The run that nobody kills; after its fourth step it is given another learning rate."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NBTUNE_HOME", str(tmp_path_factory.mktemp("whole")))
+        run = start(folder, name="whole", **CONSTANT)
+        run.listen(lambda event: run.set(learning_rate=5e-4) if event.type == "step" and event.step == 4 else None)
+        return run.wait()
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_run_goes_on_to_the_same_bytes(folder: Path, home: Path, moment: str) -> None:
-    options = {"lr_scheduler_type": "constant"}
-    whole = start(folder, name="whole", **options)
-    whole.listen(lambda event: whole.set(learning_rate=5e-4) if event.type == "step" and event.step == 4 else None)
+def test_a_killed_run_goes_on_to_the_same_bytes(folder: Path, home: Path, whole: nbtune.Run, moment: str) -> None:
     count = {"inside a step": 8, "after a step was told": 8}.get(moment, 2)
-    assert in_child(run_and_die, str(home), str(folder), moment, count, options) == -signal.SIGKILL
+    assert in_child(run_and_die, str(home), str(folder), (moment, count), CONSTANT) == -signal.SIGKILL
     killed = nbtune.open("killed")
     assert killed.status == "interrupted"
     assert in_child(run_on, str(home)) == 0
-    whole.wait()
     killed = nbtune.open("killed")
     changes = [[event.step for event in run.events() if isinstance(event, Control) and event.action == "set"] for run in (whole, killed)]
     assert changes[0] == changes[1]
@@ -70,19 +91,57 @@ def test_a_killed_run_goes_on_to_the_same_bytes(folder: Path, home: Path, moment
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(folder: Path, home: Path) -> None:
     whole = start(folder, name="whole").wait()
-    assert in_child(run_and_die, str(home), str(folder), "inside a step", 2, {"learning_rate": 5e-4}) == -signal.SIGKILL
+    assert in_child(run_and_die, str(home), str(folder), ("inside a step", 2), {"learning_rate": 5e-4}) == -signal.SIGKILL
     assert in_child(run_on, str(home)) == 0
     killed = nbtune.open("killed")
     assert [event.step for event in killed.events() if isinstance(event, Resumed)] == [0]
     assert killed.history.index.tolist() == whole.history.index.tolist()
 
 
-def test_an_unchanged_fork_is_its_parent_bit_for_bit(folder: Path) -> None:
-    parent = start(folder, max_steps=100, save_steps=20, save_total_limit=9, eval_steps=50).wait()
-    child = parent.fork(40).wait()
+def test_what_was_set_before_the_first_step_is_set_again_by_a_run_that_starts_again(folder: Path, home: Path) -> None:
+    options = {"lr_scheduler_type": "constant", "warmup_steps": 0}
+    whole = start(folder, name="whole", **options)
+    whole.listen(lambda event: whole.set(learning_rate=5e-4) if event.type == "started" else None)
+    whole.wait()
+    assert in_child(run_and_die, str(home), str(folder), ("inside a step", 2), options, "started") == -signal.SIGKILL
+    assert in_child(run_on, str(home)) == 0
+    killed = nbtune.open("killed")
+    assert killed.history["learning_rate"].tolist() == [5e-4] * 12
+    assert bytes_of(killed) == bytes_of(whole)
+
+
+def settings(run: nbtune.Run) -> list[tuple[int, dict[str, Any]]]:
+    return [(event.step, event.values) for event in run.events() if isinstance(event, Control) and event.action == "set"]
+
+
+def test_an_unchanged_fork_is_its_parent_bit_for_bit_and_so_is_what_was_done_to_it_later(folder: Path) -> None:
+    parent = start(folder, max_steps=100, save_steps=20, save_total_limit=9, eval_steps=50)
+    actions = {20: lambda: parent.set(learning_rate=2e-3), 60: lambda: parent.set(learning_rate=1e-4), 70: parent.evaluate}
+    parent.listen(lambda event: actions.get(getattr(event, "step", 0), int)() if event.type == "step" else None)
+    parent.wait()
+    (early, _), (late, _) = settings(parent)
+    assert early < 40 < late
+    child = parent.fork(40)
+    stop_after(child, 90)
+    assert child.resume().wait().status == "finished"
     assert bytes_of(child, 100) == bytes_of(parent, 100)
     assert figures(child) == figures(parent)
+    assert settings(child) == settings(parent)[1:]
     assert "nothing differs" in next(event.text for event in child.events() if isinstance(event, Note))
+    grandchild = child.fork(60, launch="thread").wait()
+    assert bytes_of(grandchild, 100) == bytes_of(parent, 100)
+
+
+def test_a_changed_fork_goes_its_own_way_and_says_what_it_does_not_repeat(folder: Path) -> None:
+    parent = start(folder, lr_scheduler_type="constant", warmup_steps=0, save_total_limit=4)
+    actions = {2: 2e-3, 8: 1e-4}
+    parent.listen(lambda event: parent.set(learning_rate=actions[event.step]) if event.type == "step" and event.step in actions else None)
+    parent.wait()
+    ((_, _), (late, _)) = settings(parent)
+    child = parent.fork(6, lr=5e-4).wait()
+    text = next(event.text for event in child.events() if isinstance(event, Note))
+    assert f"learning_rate 0.002 → 0.0005, learning_rate 0.0001 after step {late} is not repeated" in text
+    assert child.history["learning_rate"].tolist()[6:] == [5e-4] * 6
 
 
 def test_a_changed_fork_says_what_differs_and_goes_on_from_there(folder: Path) -> None:

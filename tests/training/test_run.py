@@ -12,12 +12,6 @@ import nbtune
 from nbtune.errors import NbtuneError, RunError, SpecError
 from nbtune.events import Control, Evaluation, Sample, Step, parse_event
 from tests.examples import echo_task, ticket_task
-from tests.tiny import tiny_llama
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
 def losses(run: nbtune.Run) -> list[float]:

@@ -15,13 +15,7 @@ from nbtune.methods import get
 from nbtune.training.noise import neftune, row_lengths
 from nbtune.training.optimizing import learning_rate_at, make_optimizer
 from nbtune.training.step import Stepper
-from tests.tiny import tiny_llama
 from tests.training.runs import start
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("tiny"))
 
 
 def test_losses_are_the_same_however_a_step_is_split_and_packed_or_not(folder: Path) -> None:

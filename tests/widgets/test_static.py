@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -132,6 +133,16 @@ def test_the_card_is_one_line_with_the_score_the_time_and_what_was_trained():
 
 def test_the_kept_figure_has_each_curve_and_reads_no_markup():
     figure = run_figure(nasty_run())
-    assert [trace.name.split(" ")[0] for trace in figure.data] == ["train", "train", "dev", "dev", "learning"]
+    assert [trace.name.split(" ")[0] for trace in figure.data] == ["train", "train", "dev", "dev", "learning", "best", "best"]
     assert len(figure.data[0].x) == 20
     assert "<script" not in figure.to_json()
+
+
+def test_the_kept_figure_rings_the_best_step_on_both_curves_of_dev():
+    events = [replace(event, best=event.step == 60) if event.type == "evaluation" else event for event in plausible_events()]
+    figure = run_figure(FakeRun(events))
+    curves = {trace.yaxis: trace for trace in figure.data if trace.name.startswith("dev ")}
+    rings = {trace.yaxis: trace for trace in figure.data if trace.name == "best step"}
+    assert rings.keys() == curves.keys()
+    for axis, ring in rings.items():
+        assert list(zip(ring.x, ring.y, strict=True)) == [(60, dict(zip(curves[axis].x, curves[axis].y, strict=True))[60])]

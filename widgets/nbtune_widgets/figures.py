@@ -34,6 +34,7 @@ def run_figure(run: RunView) -> Figure:
     _add(figure, 1, "dev loss", progress.dev_loss.points(), "#d55e00", dash="dash", markers=True)
     _add(figure, 2, f"dev {score}", progress.score.points(), "#009e73", dash="dot", markers=True)
     _add(figure, 3, "learning rate", progress.learning_rate.points(_POINTS), "#8c6bb1")
+    _add_best(figure, progress)
     for row, title in enumerate(("loss", score, "learning rate"), start=1):
         figure.update_yaxes(title_text=_safe(title), row=row, col=1, automargin=True)
     figure.update_xaxes(title_text="step", row=3, col=1)
@@ -69,6 +70,24 @@ def _add(
         row=row,
         col=1,
     )
+
+
+def _add_best(figure: Figure, progress: Progress) -> None:
+    """A ring round the best step on each curve of dev."""
+    for row, (curve, colour) in enumerate(((progress.dev_loss, "#d55e00"), (progress.score, "#009e73")), start=1):
+        best = [(x, y) for x, y in zip(*curve.points(), strict=True) if x == progress.best_step]
+        if best:
+            figure.add_scatter(
+                x=[best[0][0]],
+                y=[best[0][1]],
+                name="best step",
+                legendgroup="best step",
+                showlegend=row == 1,
+                mode="markers",
+                marker={"symbol": "circle-open", "size": 14, "color": colour, "line": {"width": 2}},
+                row=row,
+                col=1,
+            )
 
 
 def _safe(text: str) -> str:
