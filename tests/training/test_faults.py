@@ -57,6 +57,18 @@ def test_where_not_one_row_fits_the_run_says_what_to_change(folder: Path, monkey
     assert "max_length" in error.value.hint
 
 
+def test_an_update_in_which_memory_runs_out_is_not_done_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = start(folder, optim="adafactor").wait()
+    with monkeypatch.context() as patched:
+        failing(patched, Stepper, "_update", torch.OutOfMemoryError("CUDA out of memory"), lambda number: number == 5)
+        run = start(folder, optim="adafactor")
+        with pytest.raises(RunError, match="out of memory in the optimizer's update") as error:
+            run.wait()
+    assert "adafactor or sgd" in error.value.hint
+    assert "out of memory: from here on" not in notes(run)
+    assert bytes_of(run.resume().wait()) == bytes_of(whole)
+
+
 def broken_gradients(monkeypatch: pytest.MonkeyPatch, steps: set[int], value: float = float("nan")) -> list[int]:
     """Makes the gradient of the calls numbered so not finite; what is returned collects the numbers."""
     real, calls = Stepper._update, []
