@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from nbtune.models.base import Base, Trained
 
-__all__ = ["Snapshot", "Writer", "check", "load_optimizer", "newest_whole", "read_state", "snapshot", "whole_checkpoints"]
+__all__ = ["Snapshot", "Writer", "check", "load_optimizer", "newest_whole", "read_state", "snapshot", "step_of", "whole_checkpoints"]
 
 MARKER: Final = "state.json"
 _BEHIND_BYTES: Final = 512 * 2**20
@@ -134,15 +135,22 @@ def whole_checkpoints(root: Path) -> list[Path]:
     return [path for path in in_order(root.glob("step-*")) if (path / MARKER).exists()]
 
 
-def newest_whole(root: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint whose files are right, and what is wrong with each newer one."""
+def newest_whole(root: Path, known: Callable[[int], bool] = lambda _step: True) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose files are right, of the steps that are `known`, and what is wrong with each newer one of those."""
     damaged: list[str] = []
     for path in reversed(whole_checkpoints(root)):
+        if not known(step_of(path)):
+            continue
         problem = check(path)
         if not problem:
             return path, damaged
         damaged.append(f"checkpoint {path.name} is damaged ({problem})")
     return None, damaged
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, as its folder is called."""
+    return int(path.name.removeprefix("step-"))
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -121,6 +121,25 @@ def test_before_the_first_checkpoint_it_begins_anew_and_resuming_keeps_the_lower
     assert run.history["learning_rate"].tolist() == [5e-4] * 12
 
 
+def test_a_checkpoint_after_which_nothing_is_finite_gives_way_to_the_one_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = Stepper._update, []
+
+    def update(self: Stepper, rate: float, spec: Any) -> Any:
+        norm = real(self, rate, spec)
+        calls.append(1)
+        if len(calls) == 6:  # as an update that is too large: told only by the step after, when it is saved already
+            for parameter in self.trained.values():
+                parameter.data.fill_(float("inf"))
+        return norm
+
+    monkeypatch.setattr(Stepper, "_update", update)
+    run = start(folder, lr_scheduler_type="constant", warmup_steps=0).wait()
+    assert [event.step for event in run.events() if isinstance(event, Control) and event.action == "back_off"] == [6, 3]
+    assert "back to its checkpoint of step 3 with learning_rate 0.00025" in notes(run)
+    assert run.history["learning_rate"].tolist() == [1e-3] * 3 + [2.5e-4] * 9
+    assert all(torch.isfinite(tensor).all() for tensor in run.model.model.state_dict().values())
+
+
 def test_a_gradient_that_is_never_finite_is_given_up_with_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = broken_gradients(monkeypatch, set(range(1, 1000)))
     run = start(folder)
