@@ -1,26 +1,58 @@
-"""A run that kills its own process at a named moment, executed in a process forked from one that has imported torch already."""
+"""Runs that are killed, at a named moment by themselves or at any by whoever started them.
+
+Each is executed in a process forked from one that has imported torch already.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MOMENTS", "in_child", "run_and_die", "run_on"]
+__all__ = ["MOMENTS", "begin", "go_on", "in_child", "run_and_die", "run_on", "started"]
 
 MOMENTS = ("inside a step", "after a step was told", "while a checkpoint is written", "between marker and rename", "before the old ones go")
+_PRELOADED = [
+    *("torch", "transformers.models.llama.modeling_llama", "peft", "safetensors.torch", "pandas", "pyarrow.parquet", "datasketch"),
+    *("tests.training.runs", "nbtune.launch.job", "nbtune.estimate", "nbtune.methods.lora", "nbtune.data.doctor", "nbtune.objectives.sft"),
+    *("nbtune.training.loop", "nbtune.training.evaluation", "nbtune.training.activations", "nbtune.inference"),
+]
+"""What a run would import itself, which takes longer than all it does on a tiny model."""
+
+
+def started(work: Any, *arguments: Any) -> ForkServerProcess:
+    """A fresh process that does `work`, on its way."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    child = context.Process(target=work, args=arguments)
+    child.start()
+    return child
 
 
 def in_child(work: Any, *arguments: Any) -> int | None:
     """The exit code of a fresh process that does `work`."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "peft", "tests.training.runs", "nbtune.launch.job"])
-    child = context.Process(target=work, args=arguments)
-    child.start()
+    child = started(work, *arguments)
     child.join(120)
     return child.exitcode
+
+
+def begin(ready: Connection, home: str, folder: str, options: dict[str, Any]) -> None:
+    """Says that it is ready, then trains a run called "killed" to its end."""
+    os.environ["NBTUNE_HOME"] = home
+    from tests.training.runs import start
+
+    ready.send_bytes(b"ready")
+    start(Path(folder), name="killed", **options).wait()
+
+
+def go_on(ready: Connection, home: str) -> None:
+    """Says that it is ready, then goes on with the run, to its end."""
+    ready.send_bytes(b"ready")
+    run_on(home)
 
 
 def run_and_die(home: str, folder: str, moment: str, count: int, options: dict[str, Any]) -> None:
