@@ -69,6 +69,10 @@ def test_an_update_in_which_memory_runs_out_is_not_done_twice(folder: Path, monk
     assert bytes_of(run.resume().wait()) == bytes_of(whole)
 
 
+def moments_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [value.clone() for values in optimizer.state.values() for value in values.values() if isinstance(value, torch.Tensor)]
+
+
 def broken_gradients(monkeypatch: pytest.MonkeyPatch, steps: set[int], value: float = float("nan")) -> list[int]:
     """Makes the gradient of the calls numbered so not finite; what is returned collects the numbers."""
     real, calls = Stepper._update, []
@@ -78,9 +82,11 @@ def broken_gradients(monkeypatch: pytest.MonkeyPatch, steps: set[int], value: fl
         if calls[-1] not in steps:
             return real(self, rate, spec)
         next(iter(self.trained.values())).grad.view(-1)[0] = value
-        before = [parameter.detach().clone() for parameter in self.trained.values()]
+        before, moments = [parameter.detach().clone() for parameter in self.trained.values()], moments_of(self.optimizer)
         norm = real(self, rate, spec)
         assert all(torch.equal(old, new) for old, new in zip(before, self.trained.values(), strict=True))
+        if moments:  # the first update of all makes them
+            assert all(torch.equal(old, new) for old, new in zip(moments, moments_of(self.optimizer), strict=True))
         return norm
 
     monkeypatch.setattr(Stepper, "_update", update)
