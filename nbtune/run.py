@@ -68,11 +68,15 @@ class Run:
         """The task it learns, from the folder.
 
         Raises:
-            RunError: the folder is damaged.
+            RunError: it ended before its task was saved.
+            DataError: the folder is damaged.
         """
         if self._task is None:
             from nbtune.task import Task
 
+            if not (self.folder / "task.json").exists():
+                message = f"run {self.name} ended before its rows were saved: nothing was trained"
+                raise RunError(message, hint="start it again")
             self._task = Task.open(self.folder)
         return self._task
 

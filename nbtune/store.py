@@ -165,9 +165,17 @@ class RunFolder:
             return [*self._events, *_parsed(self._unwritten)]
 
     def control(self, action: str, **values: Any) -> None:
-        """Asks the loop for something; it looks at each step boundary, in whatever process it runs."""
+        """Asks the loop for something; it looks at each step boundary, in whatever process it runs.
+
+        Raises:
+            RunError: the disk is full or cannot be written.
+        """
         line = json.dumps({"time": time.time(), "action": action, **values})
-        _append(self.path / "control.jsonl", (line + "\n").encode())
+        try:
+            _append(self.path / "control.jsonl", (line + "\n").encode())
+        except OSError as error:
+            message = f"run {self.id} cannot be asked to {action}: {error.strerror or error}"
+            raise RunError(message, hint=f"free some disk space under {self.path}") from error
 
     def take(self) -> None:
         """Makes this process the run's owner.

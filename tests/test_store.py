@@ -1,5 +1,6 @@
 """What lies in a run's folder is read again, whatever a power loss, a full disk or another process has left there."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -41,6 +42,18 @@ def test_what_is_asked_after_a_line_that_was_torn_is_heard(home: Path) -> None:
     path.write_text('{"time": 1.0, "act')
     folder.control("stop")
     assert [request.action for request in Controls(path).new()] == ["stop"]
+    folder.release()
+
+
+def test_a_full_disk_is_said_to_who_asks_a_run_for_something(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of("words", Phase(text="training"))
+
+    def full(path: Path, lines: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(nbtune.store, "_append", full)
+    with pytest.raises(RunError, match="cannot be asked to stop: No space left on device"):
+        Run(folder).stop()
     folder.release()
 
 

@@ -76,10 +76,12 @@ def run_on(home: str) -> None:
 
 def _arm(moment: str, count: int) -> None:
     from nbtune.launch.live import Live
+    from nbtune.task import Task
     from nbtune.training import checkpoints
     from nbtune.training.step import Stepper
 
     places: dict[str, tuple[Any, str]] = {
+        "before its rows are saved": (Task, "save"),
         "inside a step": (Stepper, "_update"),
         "after a step was told": (Live, "_tell"),
         "while a checkpoint is written": (checkpoints, "_write_moments"),

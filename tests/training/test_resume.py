@@ -77,6 +77,14 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(folder: Path, hom
     assert killed.history.index.tolist() == whole.history.index.tolist()
 
 
+def test_a_run_killed_before_its_rows_were_saved_is_listed_and_says_so(folder: Path, home: Path) -> None:
+    assert in_child(run_and_die, str(home), str(folder), "before its rows are saved", 1, {}) == -signal.SIGKILL
+    (run,) = nbtune.runs()
+    assert (run.name, run.status, run.summary, len(run.history)) == ("killed", "interrupted", {}, 0)
+    with pytest.raises(RunError, match="ended before its rows were saved: nothing was trained"):
+        run.resume()
+
+
 def test_an_unchanged_fork_is_its_parent_bit_for_bit(folder: Path) -> None:
     parent = start(folder, max_steps=100, save_steps=20, save_total_limit=9, eval_steps=50).wait()
     child = parent.fork(40).wait()
