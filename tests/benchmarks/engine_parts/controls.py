@@ -21,10 +21,15 @@ _LOOK_SECONDS = 0.01
 
 @dataclass(frozen=True)
 class Answered:
-    """Seconds from each call to its event, by what was asked, and of the run's own median step."""
+    """Seconds from each call to its event, by what was asked, and of each of the run's own steps."""
 
     seconds: dict[str, list[float]]
-    step: float
+    steps: list[float]
+
+    @property
+    def step(self) -> float:
+        """The median."""
+        return statistics.median(self.steps)
 
     @property
     def p95(self) -> float:
@@ -45,7 +50,7 @@ def asked(run: nbtune.Run, count: int, seed: int = 0) -> Answered:
     seconds: dict[str, list[float]] = {}
 
     def ask(name: str, call: Callable[[], None]) -> None:
-        time.sleep(chance.uniform(0, 2) * _step(folder))
+        time.sleep(chance.uniform(0, 2) * statistics.median(_steps(folder)))
         told = len(folder.events())
         began = time.time()
         call()
@@ -60,10 +65,9 @@ def asked(run: nbtune.Run, count: int, seed: int = 0) -> Answered:
             looks = _count(folder, Evaluation)
             ask("evaluate", run.evaluate)
             _until(lambda looks=looks: _count(folder, Evaluation) > looks)
-    step = _step(folder)
     ask("stop", run.stop)
     run.wait()
-    return Answered(seconds, step)
+    return Answered(seconds, _steps(folder))
 
 
 def _took_effect(folder: RunFolder, told: int) -> float:
@@ -76,10 +80,10 @@ def _count(folder: RunFolder, kind: type) -> int:
     return sum(isinstance(event, kind) for event in folder.events())
 
 
-def _step(folder: RunFolder) -> float:
-    """Median seconds of a step so far, the first left out."""
+def _steps(folder: RunFolder) -> list[float]:
+    """Seconds of each step so far, the first left out."""
     ends = [event.seconds for event in folder.events() if isinstance(event, Step)][1:]
-    return statistics.median(after - before for before, after in pairwise(ends))
+    return [after - before for before, after in pairwise(ends)]
 
 
 def _until(true: Callable[[], bool], seconds: float = 300) -> None:
