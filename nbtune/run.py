@@ -68,11 +68,15 @@ class Run:
         """The task it learns, from the folder.
 
         Raises:
-            RunError: the folder is damaged.
+            RunError: it ended before its task was saved.
+            DataError: the folder is damaged.
         """
         if self._task is None:
             from nbtune.task import Task
 
+            if not (self.folder / "task.json").exists():
+                message = f"run {self.name} ended before its rows were saved: nothing was trained"
+                raise RunError(message, hint="start it again")
             self._task = Task.open(self.folder)
         return self._task
 
@@ -230,13 +234,15 @@ class Run:
 
     def _is_over(self) -> bool:
         live = live_run(self.id)
-        return live.over.is_set() if live is not None else self.status in ("finished", "stopped", "failed", "interrupted")
+        if live is not None and not live.over.is_set():
+            return False
+        return self.status in ("finished", "stopped", "failed", "interrupted")  # another process may have gone on with it
 
     def _raise_failure(self) -> None:
         live = live_run(self.id)
-        if live is not None and live.error is not None:
-            raise live.error
         status = self.status
+        if live is not None and live.error is not None and status in ("failed", "interrupted"):
+            raise live.error
         for event in reversed(self.events()) if status == "failed" else ():
             if isinstance(event, Failed):
                 raise RunError(event.message, hint=event.hint)

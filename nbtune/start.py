@@ -100,12 +100,11 @@ def resume_run(folder: RunFolder, task: Task, model: Any = None) -> None:
     Raises:
         RunError: it is finished, another process has it, or its model was an object that is not given again.
     """
-    status = folder.status()
-    if status == "finished":
-        raise RunError(f"run {folder.name} is finished", hint="run.fork(num_train_epochs=...) goes on from it")
-    source = _source_again(folder, model)
     folder.take()
     try:
+        if folder.status() == "finished":  # looked at as its owner: another process may just have gone on with it
+            raise RunError(f"run {folder.name} is finished", hint="run.fork(num_train_epochs=...) goes on from it")  # noqa: TRY301
+        source = _source_again(folder, model)
         asked = folder.path / "control.jsonl"
         position = asked.stat().st_size if asked.exists() else 0  # what was asked of it before is over
         folder.append(Control(step=steps_done(folder), action="resume", position=position))
@@ -205,13 +204,14 @@ def _copy_run(folder: RunFolder, child: RunFolder, checkpoint: Path, step: int, 
     """Rows, task, the checkpoint with what is `changed` in its state, and the curves up to it."""
     for file in ("data.parquet", "task.json"):
         shutil.copyfile(folder.path / file, child.path / file)
-    target = child.path / "checkpoints" / checkpoint.name
-    shutil.copytree(checkpoint, target)
+    part = child.path / "checkpoints" / f".part-{checkpoint.name}"
+    shutil.copytree(checkpoint, part)
     state = {**read_state(checkpoint), **changed}
-    (target / "state.json").write_text(json.dumps(state))
+    (part / "state.json").write_text(json.dumps(state))
     for event in folder.events():
         if isinstance(event, Step | Evaluation) and event.step <= step:
             child.append(event)
+    part.rename(part.with_name(checkpoint.name))
 
 
 def _source_again(folder: RunFolder, model: Any) -> Source:

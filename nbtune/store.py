@@ -13,7 +13,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -21,7 +21,7 @@ from nbtune.errors import RunError, did_you_mean
 from nbtune.events import Control, Event, parse_event
 from nbtune.locks import Lock, is_held, take
 
-__all__ = ["RunFolder", "Status", "find_run", "home", "run_folders"]
+__all__ = ["RunFolder", "Status", "find_run", "home", "in_order", "run_folders"]
 
 Status = Literal["queued", "running", "paused", "finished", "stopped", "failed", "interrupted"]
 _ENDS: Final = ("finished", "stopped", "failed")
@@ -59,9 +59,9 @@ def find_run(word: str | Path) -> RunFolder:
         return RunFolder(path.absolute())
     folders = run_folders()
     for folder in reversed(folders):
-        if str(word) in (folder.id, folder.name):
+        if str(word) in (folder.id, _name_of(folder)):
             return folder
-    known = [folder.name for folder in folders]
+    known = [name for folder in folders if (name := _name_of(folder))]
     raise RunError(f"there is no run {str(word)!r} in {home()}", hint=did_you_mean(str(word), known))
 
 
@@ -129,9 +129,12 @@ class RunFolder:
             raise RunError(message, hint=f"delete the folder {self.path} if the run is not needed") from error
 
     def write_json(self, file: str, value: dict[str, Any]) -> None:
-        """Writes a JSON file whole or not at all."""
+        """Writes a JSON file whole or not at all, on the disk before it has its name."""
         part = self.path / f".{file}.part"
-        part.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+        with part.open("w") as opened:
+            opened.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+            opened.flush()
+            os.fsync(opened.fileno())
         part.replace(self.path / file)
 
     def append(self, event: Event) -> None:
@@ -145,10 +148,7 @@ class RunFolder:
             self._write_events()
 
     def _write_events(self) -> None:
-        path = self.path / "events.jsonl"
-        torn = path.exists() and not _ends_whole(path)
-        with path.open("ab") as file:
-            file.write((b"\n" if torn else b"") + self._unwritten)
+        _append(self.path / "events.jsonl", self._unwritten)
         self._unwritten = b""
 
     def events(self) -> list[Event]:
@@ -165,10 +165,17 @@ class RunFolder:
             return [*self._events, *_parsed(self._unwritten)]
 
     def control(self, action: str, **values: Any) -> None:
-        """Asks the loop for something; it looks at each step boundary, in whatever process it runs."""
+        """Asks the loop for something; it looks at each step boundary, in whatever process it runs.
+
+        Raises:
+            RunError: the disk is full or cannot be written.
+        """
         line = json.dumps({"time": time.time(), "action": action, **values})
-        with (self.path / "control.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            _append(self.path / "control.jsonl", (line + "\n").encode())
+        except OSError as error:
+            message = f"run {self.id} cannot be asked to {action}: {error.strerror or error}"
+            raise RunError(message, hint=f"free some disk space under {self.path}") from error
 
     def take(self) -> None:
         """Makes this process the run's owner.
@@ -212,7 +219,7 @@ class RunFolder:
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, the oldest first."""
         root = self.path / "checkpoints"
-        return sorted(path for path in root.glob("step-*") if (path / "state.json").exists()) if root.is_dir() else []
+        return [path for path in in_order(root.glob("step-*")) if (path / "state.json").exists()]
 
     def discard(self) -> None:
         """Removes the folder of a run that never began; this object remembers its events."""
@@ -237,14 +244,36 @@ def check_name(name: str) -> str:
     return name
 
 
+def in_order(checkpoints: Iterable[Path]) -> list[Path]:
+    """Folders of checkpoints by their step, which from a million on has more digits than the others' names."""
+    return sorted(checkpoints, key=lambda path: (len(path.name), path.name))
+
+
+def _name_of(folder: RunFolder) -> str | None:
+    """A run's name; None where its spec is damaged, which must not hide the other runs."""
+    try:
+        return folder.name
+    except RunError:
+        return None
+
+
 def _status_after(event: Event) -> Status | None:
     """The status that a run has after `event`; None where it says nothing about that."""
     kind = event.action if isinstance(event, Control) else event.type
     return cast("Status | None", _STATUS.get(kind))
 
 
+def _append(path: Path, lines: bytes) -> None:
+    """Appends whole lines, none of them to a line that was torn before."""
+    torn = not _ends_whole(path)
+    with path.open("ab") as file:
+        file.write((b"\n" if torn else b"") + lines)
+
+
 def _ends_whole(path: Path) -> bool:
     """Whether a file's last line ends; it does not after a power loss or on a disk that was full."""
+    if not path.exists():
+        return True
     with path.open("rb") as file:
         if file.seek(0, os.SEEK_END) == 0:
             return True
@@ -253,7 +282,7 @@ def _ends_whole(path: Path) -> bool:
 
 
 def _parsed(data: bytes) -> Iterator[Event]:
-    for line in data.decode("utf-8", errors="replace").splitlines():
+    for line in data.decode("utf-8", errors="replace").split("\n"):  # not splitlines: a sample's text may hold other ends of lines
         try:
             yield parse_event(line)
         except ValueError:

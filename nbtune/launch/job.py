@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from nbtune.data.batches import packing_note
 from nbtune.errors import DataError, NbtuneError, RunError, SpecError
 from nbtune.events import Control, Event, Failed, Note, Phase, Started, Step, Stopped
-from nbtune.training.checkpoints import newest_whole, read_state
-from nbtune.training.controls import Controls, read_until, to_repeat
+from nbtune.training.checkpoints import newest_whole, step_of
+from nbtune.training.controls import Controls, not_left_behind, read_until, to_repeat
 
 if TYPE_CHECKING:
     from nbtune.data.encoding import Encoded, Encoder
@@ -90,11 +90,13 @@ def _trained(job: Job) -> Iterator[Event]:
 
 
 def _back_off(job: Job, step: int) -> Iterator[Event]:
-    """Lowers the learning rate from the last checkpoint on.
+    """Lowers the learning rate from the last checkpoint on; from the one before, where not one step after it was finite the last time.
 
     Raises:
         RunError: it was lowered often enough.
     """
+    from nbtune.training.loop import DIVERGED_AFTER
+
     folder = job.live.folder
     done = [event for event in folder.events() if isinstance(event, Control) and event.action == "back_off"]
     rates = [event.values["learning_rate"] for event in folder.events() if isinstance(event, Control) and "learning_rate" in event.values]
@@ -102,8 +104,11 @@ def _back_off(job: Job, step: int) -> Iterator[Event]:
     if len(done) >= BACK_OFF_TIMES:
         message = f"the gradient was not finite at step {step}, nor at any learning rate down to {rate / BACK_OFF:.3g}"
         raise RunError(message, hint="look at the rows with %doctor, lower learning_rate and max_grad_norm, or use dtype float32")
-    checkpoint, _ = newest_whole(folder.path / "checkpoints")
-    where = read_state(checkpoint)["step"] if checkpoint is not None else 0
+    root, known = folder.path / "checkpoints", not_left_behind(folder.events())
+    checkpoint, _ = newest_whole(root, known)
+    if checkpoint is not None and done and done[-1].step == step_of(checkpoint) == step - DIVERGED_AFTER:
+        checkpoint, _ = newest_whole(root, lambda saved: saved < done[-1].step and known(saved))
+    where = step_of(checkpoint) if checkpoint is not None else 0
     place = f"its checkpoint of step {where}" if where else "the beginning"
     yield Note(level="warning", text=f"the gradient was not finite up to step {step}: back to {place} with learning_rate {rate:.3g}")
     yield Control(step=where, action="back_off", values={"learning_rate": rate}, position=read_until(folder.events()))
@@ -140,10 +145,10 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     live.folder.write_json("environment.json", _environment(base))
     start = None
     if again:
-        checkpoint, damaged = newest_whole(live.folder.path / "checkpoints")
+        checkpoint, damaged = newest_whole(live.folder.path / "checkpoints", not_left_behind(live.folder.events()))
         for text in damaged:
             yield Note(level="warning", text=f"{text}; the one before is used")
-        step = read_state(checkpoint)["step"] if checkpoint is not None else -1  # what was done before the first step, too
+        step = step_of(checkpoint) if checkpoint is not None else -1  # what was done before the first step, too
         start = Start(checkpoint, to_repeat(live.folder.events(), step, live.folder.spec.get("repeats", ())))
     return Training(
         spec=spec,

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from nbtune.errors import RunError
 from nbtune.launch.job import Job
 from nbtune.launch.turns import run_in_turn, take_place
 
@@ -58,7 +59,7 @@ def end_threads() -> None:
     for started in living:
         started.leaving.set()
         if started.at_work.is_set():
-            with contextlib.suppress(OSError):  # a full disk: it is interrupted, as by a power loss
+            with contextlib.suppress(RunError):  # a full disk: it is interrupted, as by a power loss
                 started.job.live.folder.control("stop")
     for started in living:
         started.thread.join(max(0.0, deadline - time.monotonic()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from nbtune.launch.job import Job, run_job, steps_done
 from nbtune.launch.queue import QueueFile
 from nbtune.models.device import device_of, name_at_once
 from nbtune.store import RunFolder
+from nbtune.training.controls import Controls, read_until
 
 __all__ = ["GaveUpError", "leave", "run_in_turn", "take_place", "turn"]
 
@@ -103,7 +103,7 @@ def run_in_turn(job: Job, *, leaving: threading.Event | None = None, at_work: th
     """
     leaving, at_work = leaving or threading.Event(), at_work or threading.Event()
     folder = job.live.folder
-    stopped = _Stopped(folder)
+    controls = Controls(folder.path / "control.jsonl", read_until(folder.events()))
 
     def tell(event: Event) -> None:
         if isinstance(event, Queued) and not (folder.path / "task.json").exists():
@@ -111,7 +111,7 @@ def run_in_turn(job: Job, *, leaving: threading.Event | None = None, at_work: th
         job.live.emit(event)
 
     try:
-        with turn(folder, job.spec.device, tell=tell, cancelled=lambda: leaving.is_set() or stopped()):
+        with turn(folder, job.spec.device, tell=tell, cancelled=lambda: leaving.is_set() or controls.stop_asked() is not None):
             at_work.set()
             if leaving.is_set():
                 raise GaveUpError  # noqa: TRY301  who set it may have looked at `at_work` just before
@@ -131,19 +131,3 @@ def _end(job: Job, event: Event | None) -> None:
         leave(live.folder)
     live.folder.release()
     live.over.set()
-
-
-class _Stopped:
-    """Whether the run was asked to stop since it took its place; what was asked of it before is over."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._path = folder.path / "control.jsonl"
-        self._since = next((entry.since for entry in QueueFile.of(folder).entries() if entry.run == folder.id), 0.0)
-
-    def __call__(self) -> bool:
-        try:
-            lines = self._path.read_bytes().split(b"\n")[:-1]
-        except FileNotFoundError:
-            return False
-        requests = [json.loads(line) for line in lines]
-        return any(request["action"] == "stop" and request["time"] >= self._since for request in requests)

@@ -7,18 +7,21 @@ import os
 import shutil
 import threading
 import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import RunError
+from nbtune.store import in_order
 
 if TYPE_CHECKING:
     import torch
 
     from nbtune.models.base import Base, Trained
 
-__all__ = ["Snapshot", "Writer", "check", "load_optimizer", "newest_whole", "read_state", "snapshot", "whole_checkpoints"]
+__all__ = ["Snapshot", "Writer", "check", "load_optimizer", "newest_whole", "read_state", "snapshot", "step_of", "whole_checkpoints"]
 
 MARKER: Final = "state.json"
 _BEHIND_BYTES: Final = 512 * 2**20
@@ -80,10 +83,12 @@ def write(root: Path, moment: Snapshot) -> Path:
             json.dump({**moment.state, "files": files}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        if final.exists():
-            shutil.rmtree(final)
+        _sync(part)
+        _sync_events(root.parent)
+        remove(final)
         part.rename(final)
         _sync(root)
+        _sync(root.parent)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         message = f"the checkpoint of step {moment.step} could not be written: {error.strerror or error}"
@@ -91,11 +96,23 @@ def write(root: Path, moment: Snapshot) -> Path:
     return final
 
 
-def retain(root: Path, keep: int, best: int | None) -> None:
-    """Removes the oldest beyond the newest `keep`, but never that of step `best`."""
-    for old in sorted(root.glob("step-*"))[:-keep]:
+def retain(newest: Path, keep: int, best: int | None) -> None:
+    """Removes the oldest beyond `newest` and the `keep` - 1 before it, but never that of step `best`.
+
+    Damaged ones of later steps, before which a run has gone on, are in nobody's way until they are written again.
+    """
+    found = in_order(newest.parent.glob("step-*"))
+    older = found[: found.index(newest)]
+    for old in older[: max(0, len(older) + 1 - keep)]:
         if best is None or old.name != f"step-{best:06d}":
-            shutil.rmtree(old, ignore_errors=True)
+            remove(old)
+
+
+def remove(path: Path) -> None:
+    """Removes a checkpoint where that can be done, the marker first: what is left where this is cut short is no checkpoint."""
+    with suppress(OSError):
+        (path / MARKER).unlink()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def check(path: Path) -> str:
@@ -115,18 +132,25 @@ def check(path: Path) -> str:
 
 def whole_checkpoints(root: Path) -> list[Path]:
     """Those with a marker, the oldest first; what is in their files is not looked at."""
-    return sorted(path for path in root.glob("step-*") if (path / MARKER).exists()) if root.is_dir() else []
+    return [path for path in in_order(root.glob("step-*")) if (path / MARKER).exists()]
 
 
-def newest_whole(root: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint whose files are right, and what is wrong with each newer one."""
+def newest_whole(root: Path, known: Callable[[int], bool] = lambda _step: True) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose files are right, of the steps that are `known`, and what is wrong with each newer one of those."""
     damaged: list[str] = []
     for path in reversed(whole_checkpoints(root)):
+        if not known(step_of(path)):
+            continue
         problem = check(path)
         if not problem:
             return path, damaged
         damaged.append(f"checkpoint {path.name} is damaged ({problem})")
     return None, damaged
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint, as its folder is called."""
+    return int(path.name.removeprefix("step-"))
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -159,6 +183,8 @@ class Writer:
 
     def __init__(self, root: Path, keep: int) -> None:
         self._root, self._keep = root, keep
+        for part in root.glob(".part-*"):  # of a process that was killed
+            shutil.rmtree(part, ignore_errors=True)
         self._thread: threading.Thread | None = None
         self._done: list[_Written] = []
         self.best: int | None = None
@@ -186,7 +212,7 @@ class Writer:
     def _write(self, moment: Snapshot) -> None:
         try:
             path = write(self._root, moment)
-            retain(self._root, self._keep, self.best)
+            retain(path, self._keep, self.best)
             self._done.append(_Written(moment.step, path, None))
         except RunError as error:
             self._done.append(_Written(moment.step, None, error))
@@ -222,8 +248,16 @@ def _crc(path: Path) -> int:
     return crc
 
 
+def _sync_events(folder: Path) -> None:
+    """Has what the run told so far on the disk: a checkpoint outlives no event of the steps before it."""
+    events = folder / "events.jsonl"
+    if events.exists():
+        with events.open("rb") as file:
+            os.fsync(file.fileno())
+
+
 def _sync(folder: Path) -> None:
-    """Has a rename in `folder` on the disk (where the system can do that for folders)."""
+    """Has the names in `folder` on the disk (where the system can do that for folders)."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import Problem, SpecError
-from nbtune.events import Control, Event
+from nbtune.events import Checkpoint, Control, Event
 
 if TYPE_CHECKING:
     from nbtune.spec import FinetuneSpec
 
-__all__ = ["ACTIONS", "SETTABLE", "Controls", "Request", "changed", "read_until", "to_repeat"]
+__all__ = ["ACTIONS", "SETTABLE", "Controls", "Request", "changed", "not_left_behind", "read_until", "to_repeat"]
 
 ACTIONS: Final = frozenset({"stop", "pause", "resume", "set", "checkpoint", "evaluate", "sample"})
 SETTABLE: Final = ("learning_rate", "max_grad_norm", "eval_steps", "sample_steps", "save_steps")
@@ -101,6 +101,18 @@ def to_repeat(events: Sequence[Event], step: int, planned: Iterable[Mapping[str,
     for at, request in found:
         repeated.setdefault(at, []).append(request)
     return repeated
+
+
+def not_left_behind(events: Iterable[Event]) -> Callable[[int], bool]:
+    """Whether the checkpoint of a step belongs to the run as it is: not where the run went back to before it and has not saved it anew."""
+    back: int | None = None
+    anew: set[int] = set()
+    for event in events:
+        if isinstance(event, Control) and event.action == "back_off":
+            back, anew = event.step, set()
+        elif isinstance(event, Checkpoint):
+            anew.add(event.step)
+    return lambda step: back is None or step <= back or step in anew
 
 
 def changed(spec: FinetuneSpec, values: Mapping[str, Any]) -> FinetuneSpec:

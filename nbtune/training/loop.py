@@ -265,6 +265,7 @@ class Training:
         self.stepper.smaller.clear()
         if self._pending is None:
             return
+        self._writer.wait()  # a step is told after the checkpoint before it is on the disk: never is more than one interval done again
         (done, num_tokens), self._pending = self._pending, None
         (loss, norm), state, parts = done.figures.values(), self.state, done.watch.seconds()
         self._peak = max(self._peak, peak_bytes(self.base.device))

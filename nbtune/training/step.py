@@ -75,7 +75,7 @@ class Stepper:
         """Takes optimizer step `step` (from 1). Out of memory, it is taken again with half the rows at once: the numbers are the same.
 
         Raises:
-            RunError: not even one row fits.
+            RunError: not even one row fits, or the optimizer does not.
         """
         while True:
             try:
@@ -115,7 +115,7 @@ class Stepper:
                 loss, real, all_places = self._micro_step(model, micro, _Share(step, weight, spec, watch))
                 total += loss
                 tokens, places = tokens + real, places + all_places
-            norm = self._update(rate, spec)
+            norm = self._updated(rate, spec)
             watch.lap("optimizer")
         figures = Reading(total / weight, norm)
         return Done(step, figures, weight, rate, tokens, tokens / places, began, time.perf_counter(), watch)
@@ -137,6 +137,16 @@ class Stepper:
             self.scaler.scale(loss / of.weight).backward()
             of.watch.lap("backward")
         return loss.detach(), batch.num_tokens, max(batch.num_tokens, batch.input_ids.numel())
+
+    def _updated(self, rate: float, spec: FinetuneSpec) -> torch.Tensor:
+        """`_update`, which is never done again: some parameters may have been updated when memory ran out, and rows have no part in it."""
+        try:
+            return self._update(rate, spec)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            message = "the device ran out of memory in the optimizer's update"
+            raise RunError(message, hint="use optim adafactor or sgd, or a method that trains less; run.resume() goes on") from error
 
     def _update(self, rate: float, spec: FinetuneSpec) -> torch.Tensor:
         """Clips and updates; the norm of the gradient before."""

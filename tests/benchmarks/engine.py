@@ -2,7 +2,7 @@
 
     make bench B=engine [ARGS="--quick --only trl"]
 
-Sections: overhead, trl, events, start. It prints the table and keeps it in results.md, with the command and the machine. On a
+Sections: overhead, trl, events, start, kills, controls, faults. It prints the table and keeps it in results.md, with the command and the machine. On a
 machine that others use too, `OMP_NUM_THREADS=1 make bench B=engine ARGS="--clock cpu"` counts the process's CPU seconds in place of
 the wall's. Nothing here knows the device: on a CUDA GPU it prints the same table.
 """
@@ -21,11 +21,12 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the tests' tiny model and short runs
 
 from engine_parts.machine import Figure, clock, described, ratios, table
 
 RESULTS = Path(__file__).with_name("results.md")
-SECTIONS = ("overhead", "trl", "events", "start")
+SECTIONS = ("overhead", "trl", "events", "start", "kills", "controls", "faults")
 SETS = {20: 7, 50: 25}  # tokens of a row, and the prompt words that come to about as many with its number, label and end
 
 
@@ -121,6 +122,75 @@ def start(args: argparse.Namespace) -> list[Figure]:
     return figures
 
 
+def kills(args: argparse.Namespace) -> list[Figure]:
+    """kill -9 at random moments, against runs that never stopped."""
+    from engine_parts import kills as part
+
+    from tests.tiny import tiny_llama
+
+    homes = Path(os.environ["NBTUNE_HOME"])
+    found = part.kills(8 if args.quick else 50, args.seed, tiny_llama(homes / "model"), homes)
+    print("\n".join(found.unreadable), flush=True)
+    where = ", ".join(f"{count} {place}" for place, count in found.places.most_common())
+    what = f"{found.kills} kills of {found.runs} runs, seed {args.seed}"
+    return [
+        Figure("kill -9: adapter and optimizer byte-identical in the end", f"{found.same_bytes} of {found.runs}", "all", "", what),
+        Figure("kill -9: history equal but for times", f"{found.same_history} of {found.runs}", "all", "", ", ".join(part.CASES)),
+        Figure("kill -9: most steps done again", f"{found.steps_again}", f"<= {part.INTERVAL}", "", "the save interval is the target"),
+        Figure("kill -9: folders or checkpoints that could not be read", f"{len(found.unreadable)}", "0", "", where),
+        Figure(
+            "kill -9: so early that the run begins anew", f"{found.before_whole}", "", "", "nbtune.runs() and open were asked all the same"
+        ),
+    ]
+
+
+def controls(args: argparse.Namespace) -> list[Figure]:
+    """From a call to its event, in thread and process, on a tiny model and a real one."""
+    from engine_parts import controls as part
+    from engine_parts.rows import MODEL, rows, task
+
+    import nbtune
+    from tests.tiny import tiny_llama
+
+    models = {"a tiny model": tiny_llama(Path(os.environ["NBTUNE_HOME"]) / "model"), MODEL: MODEL}
+    chosen = task(rows(args.rows or 64, SETS[20]))
+    figures = []
+    for name, model in models.items():
+        for launch in ("thread", "process"):
+            run = nbtune.finetune("lora", task=chosen, model=model, name=f"asked_{launch}", launch=launch, **part.OPTIONS)
+            found = part.asked(run, 8 if args.quick else 40, args.seed)
+            each = ", ".join(f"{what} {1e3 * part.percentile95(seconds):.0f} ({len(seconds)})" for what, seconds in found.seconds.items())
+            took = f"{1e3 * found.p95:.0f} ms"
+            steps = f"a step {1e3 * found.step:.0f} ms (p95 {1e3 * part.percentile95(found.steps):.0f})"
+            note = f"{steps}; p95 by control, in ms: {each}"
+            load = f"load {os.getloadavg()[0]:.1f}"
+            target = f"<= {1e3 * found.step + 50:.0f} ms"
+            figures.append(Figure(f"p95 from a call to its control taking effect, {name}, {launch}", took, target, load, note))
+            print(figures[-1], flush=True)
+    return figures
+
+
+def faults(args: argparse.Namespace) -> list[Figure]:
+    """Gradients and losses that are not finite, and a device out of memory, at random steps."""
+    from engine_parts import faults as part
+
+    from tests.tiny import tiny_llama
+
+    model = tiny_llama(Path(os.environ["NBTUNE_HOME"]) / "model")
+    broken = part.not_finite(12 if args.quick else 100, args.seed, model)
+    print("\n".join(broken.problems), flush=True)
+    runs, good = sum(broken.runs.values()), sum(broken.good.values())
+    each = ", ".join(f"{pattern}: {broken.good[pattern]} of {broken.runs[pattern]}" for pattern in broken.runs)
+    same = f"seed {args.seed}; {broken.compared} of them byte-identical to updates left out by hand"
+    memory = part.out_of_memory(6 if args.quick else 30, args.seed, model)
+    within = sum(gap <= 1e-4 for gap in memory.gaps)
+    said = f"largest gap of a step's loss {max(memory.gaps):.1g}; {memory.said} said it; rows and tokens equal in {memory.same_rows}"
+    return [
+        Figure("recovers from gradients and losses that are not finite", f"{good} of {runs}", "all", each, same),
+        Figure("out of memory: losses within 1e-4 of the run without", f"{within} of {len(memory.gaps)}", "all", "", said),
+    ]
+
+
 def keep(section: str, figures: list[Figure], command: str) -> None:
     """Puts a section's table in place of the one before."""
     head = "# What was measured\n\nEach part by one run of its command; nothing here was edited by hand.\n"
@@ -137,12 +207,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rows, for a look within minutes")
     parser.add_argument("--rows", type=int, help="rows of each set")
     parser.add_argument("--pairs", type=int, help="how often each is run, in turn")
+    parser.add_argument("--seed", type=int, default=0, help="of what is random in kills and faults")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="seconds of the wall, or of the process's CPU time")
     args = parser.parse_args()
     command = f'make bench B=engine ARGS="{" ".join(sys.argv[1:])}"' + (
         "" if args.clock == "wall" else f", OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}"
     )
-    sections = {"overhead": overhead, "trl": trl, "events": events, "start": start}
+    functions = (overhead, trl, events, start, kills, controls, faults)
+    sections = dict(zip(SECTIONS, functions, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         for section in args.only or SECTIONS:
             os.environ["NBTUNE_HOME"] = str(Path(folder) / section)

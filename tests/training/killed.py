@@ -1,6 +1,7 @@
-"""A run that kills its own process at a named moment, executed in a process forked from one that has imported torch already.
+"""Runs that are killed, at a named moment by themselves or at any by whoever started them.
 
-On CUDA, which does not survive a fork once a library has looked at the device, in one that begins anew.
+Each is executed in a process forked from one that has imported torch already; on CUDA, which does not survive a fork once a library has
+looked at the device, in one that begins anew.
 """
 
 from __future__ import annotations
@@ -8,32 +9,54 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MOMENTS", "in_child", "run_and_die", "run_on"]
+__all__ = ["MOMENTS", "begin", "go_on", "in_child", "run_and_die", "run_on", "started"]
 
 MOMENTS = ("inside a step", "after a step was told", "while a checkpoint is written", "between marker and rename", "before the old ones go")
+_PRELOADED = [
+    *("torch", "transformers.models.llama.modeling_llama", "peft", "safetensors.torch", "pandas", "pyarrow.parquet", "datasketch"),
+    *("tests.training.runs", "nbtune.launch.job", "nbtune.estimate", "nbtune.methods.lora", "nbtune.data.doctor", "nbtune.objectives.sft"),
+    *("nbtune.training.loop", "nbtune.training.evaluation", "nbtune.training.activations", "nbtune.inference"),
+]
+"""What a run would import itself, which takes longer than all it does on a tiny model."""
 
-PRELOADED = (
-    *("torch", "peft", "pandas", "datasketch", "transformers.models.llama.modeling_llama"),
-    *("nbtune.launch.job", "nbtune.data.doctor", "nbtune.methods.lora", "nbtune.training.loop", "nbtune.training.evaluation"),
-    *("nbtune.training.activations", "tests.training.runs"),
-)
-"""What a run imports, so that no child has to."""
 
-
-def in_child(work: Any, *arguments: Any) -> int | None:
-    """The exit code of a fresh process that does `work`."""
+def started(work: Any, *arguments: Any) -> BaseProcess:
+    """A fresh process that does `work`, on its way."""
     import torch
 
     context: Any = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
     if not torch.cuda.is_available():
-        context.set_forkserver_preload(list(PRELOADED))
-    child = context.Process(target=work, args=arguments)
+        context.set_forkserver_preload(_PRELOADED)
+    child: BaseProcess = context.Process(target=work, args=arguments)
     child.start()
+    return child
+
+
+def in_child(work: Any, *arguments: Any) -> int | None:
+    """The exit code of a fresh process that does `work`."""
+    child = started(work, *arguments)
     child.join(120)
     return child.exitcode
+
+
+def begin(ready: Connection, home: str, folder: str, options: dict[str, Any]) -> None:
+    """Says that it is ready, then trains a run called "killed" to its end."""
+    os.environ["NBTUNE_HOME"] = home
+    from tests.training.runs import start
+
+    ready.send_bytes(b"ready")
+    start(Path(folder), name="killed", **options).wait()
+
+
+def go_on(ready: Connection, home: str) -> None:
+    """Says that it is ready, then goes on with the run, to its end."""
+    ready.send_bytes(b"ready")
+    run_on(home)
 
 
 def run_and_die(home: str, folder: str, moment: tuple[str, int], options: dict[str, Any], set_at: str = "step 4") -> None:
@@ -58,10 +81,12 @@ def run_on(home: str) -> None:
 
 def _arm(moment: str, count: int) -> None:
     from nbtune.launch.live import Live
+    from nbtune.task import Task
     from nbtune.training import checkpoints
     from nbtune.training.step import Stepper
 
     places: dict[str, tuple[Any, str]] = {
+        "before its rows are saved": (Task, "save"),
         "inside a step": (Stepper, "_update"),
         "after a step was told": (Live, "_tell"),
         "while a checkpoint is written": (checkpoints, "_write_moments"),

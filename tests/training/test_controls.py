@@ -27,6 +27,10 @@ def steps(run: nbtune.Run) -> int:
     return len(run.history["loss"].dropna())
 
 
+def changes(run: nbtune.Run) -> list[Control]:
+    return [event for event in run.events() if isinstance(event, Control) and event.action == "set"]
+
+
 def test_a_paused_run_stands_still_and_then_ends_with_the_bytes_of_one_that_never_paused(folder: Path) -> None:
     whole = start(folder).wait()
     run = start(folder)
@@ -100,6 +104,21 @@ def test_a_run_whose_best_look_came_before_its_first_step_ends_as_it_began(folde
     base = nbtune.models.load(folder, dtype="float32")
     ids = torch.tensor([[1, 2, 3]])
     assert torch.equal(run.model.model(ids).logits, base.model(ids).logits)
+
+
+@pytest.mark.parametrize("launch", ["thread", "process"])
+def test_what_is_asked_takes_effect_at_the_next_step_wherever_the_run_is(folder: Path, launch: str) -> None:
+    run = start(folder, launch=launch, max_steps=100_000, eval_steps=100_000, save_steps=100_000)
+    try:
+        wait_until(lambda: steps(run) > 2)
+        for number in range(1, 6):
+            run.set(learning_rate=number * 1e-4)
+            told = steps(run)  # one step less than were done, and the one that is being done
+            wait_until(lambda number=number: len(changes(run)) == number)
+            assert changes(run)[-1].step <= told + 2
+    finally:
+        run.stop()
+    run.wait(90)
 
 
 def test_looking_sampling_and_saving_happen_when_they_are_asked_for(folder: Path) -> None:

@@ -51,6 +51,22 @@ def test_where_not_one_row_fits_the_run_says_what_to_change(folder: Path, monkey
     assert "max_length" in error.value.hint
 
 
+def test_an_update_in_which_memory_runs_out_is_not_done_twice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = start(folder, optim="adafactor").wait()
+    with monkeypatch.context() as patched:
+        failing(patched, Stepper, "_update", torch.OutOfMemoryError("CUDA out of memory"), lambda number: number == 5)
+        run = start(folder, optim="adafactor")
+        with pytest.raises(RunError, match="out of memory in the optimizer's update") as error:
+            run.wait()
+    assert "adafactor or sgd" in error.value.hint
+    assert "out of memory: from here on" not in notes(run)
+    assert bytes_of(run.resume().wait()) == bytes_of(whole)
+
+
+def moments_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [value.clone() for values in optimizer.state.values() for value in values.values() if isinstance(value, torch.Tensor)]
+
+
 def broken_gradients(monkeypatch: pytest.MonkeyPatch, steps: set[int], value: float = float("nan")) -> list[int]:
     """Makes the gradient of the calls numbered so not finite; what is returned collects the numbers."""
     real, calls = Stepper._update, []
@@ -60,9 +76,11 @@ def broken_gradients(monkeypatch: pytest.MonkeyPatch, steps: set[int], value: fl
         if calls[-1] not in steps:
             return real(self, rate, spec)
         next(iter(self.trained.values())).grad.view(-1)[0] = value
-        before = [parameter.detach().clone() for parameter in self.trained.values()]
+        before, moments = [parameter.detach().clone() for parameter in self.trained.values()], moments_of(self.optimizer)
         norm = real(self, rate, spec)
         assert all(torch.equal(old, new) for old, new in zip(before, self.trained.values(), strict=True))
+        if moments:  # the first update of all makes them
+            assert all(torch.equal(old, new) for old, new in zip(moments, moments_of(self.optimizer), strict=True))
         return norm
 
     monkeypatch.setattr(Stepper, "_update", update)
@@ -101,6 +119,25 @@ def test_before_the_first_checkpoint_it_begins_anew_and_resuming_keeps_the_lower
     run.wait()
     run.resume().wait()
     assert run.history["learning_rate"].tolist() == [5e-4] * 12
+
+
+def test_a_checkpoint_after_which_nothing_is_finite_gives_way_to_the_one_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = Stepper._update, []
+
+    def update(self: Stepper, rate: float, spec: Any) -> Any:
+        norm = real(self, rate, spec)
+        calls.append(1)
+        if len(calls) == 6:  # as an update that is too large: told only by the step after, when it is saved already
+            for parameter in self.trained.values():
+                parameter.data.fill_(float("inf"))
+        return norm
+
+    monkeypatch.setattr(Stepper, "_update", update)
+    run = start(folder, lr_scheduler_type="constant", warmup_steps=0).wait()
+    assert [event.step for event in run.events() if isinstance(event, Control) and event.action == "back_off"] == [6, 3]
+    assert "back to its checkpoint of step 3 with learning_rate 0.00025" in notes(run)
+    assert run.history["learning_rate"].tolist() == [1e-3] * 3 + [2.5e-4] * 9
+    assert all(torch.isfinite(tensor).all() for tensor in run.model.model.state_dict().values())
 
 
 def test_a_gradient_that_is_never_finite_is_given_up_with_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

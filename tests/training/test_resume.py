@@ -98,6 +98,14 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(folder: Path, hom
     assert killed.history.index.tolist() == whole.history.index.tolist()
 
 
+def test_a_run_killed_before_its_rows_were_saved_is_listed_and_says_so(folder: Path, home: Path) -> None:
+    assert in_child(run_and_die, str(home), str(folder), ("before its rows are saved", 1), {}) == -signal.SIGKILL
+    (run,) = nbtune.runs()
+    assert (run.name, run.status, run.summary, len(run.history)) == ("killed", "interrupted", {}, 0)
+    with pytest.raises(RunError, match="ended before its rows were saved: nothing was trained"):
+        run.resume()
+
+
 def test_what_was_set_before_the_first_step_is_set_again_by_a_run_that_starts_again(folder: Path, home: Path) -> None:
     options = {"lr_scheduler_type": "constant", "warmup_steps": 0}
     whole = start(folder, name="whole", **options)
