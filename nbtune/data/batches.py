@@ -41,6 +41,11 @@ class PackedRows:
 
     groups: tuple[RowGroup, ...]
 
+    @classmethod
+    def of(cls, lengths: Sequence[int]) -> PackedRows:
+        """Rows of these lengths, end to end."""
+        return cls(tuple(_groups(lengths)))
+
     def to(self, device: torch.device) -> PackedRows:
         """The same on another device."""
         return PackedRows(tuple(replace(group, apart=group.apart.to(device), together=group.together.to(device)) for group in self.groups))
@@ -140,7 +145,7 @@ def _packed(rows: Sequence[Encoded]) -> Batch:
         torch.from_numpy(predicts)[None],
         *_targets(rows),
         num_tokens=total,
-        packed=PackedRows(tuple(_groups(lengths.tolist()))),
+        packed=PackedRows.of(lengths.tolist()),
     )
 
 
