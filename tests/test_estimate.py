@@ -86,7 +86,7 @@ def test_two_blocks_stand_for_all(tmp_path: Path, method: str, options: dict[str
         base = Base(LoadedModel(skeleton(source), None, source.config, source.name))  # type: ignore[arg-type]
         get(method).attach(base, get(method).spec.build(options), "it")
         said = {"dtype": torch.bfloat16, "device": torch.device("cpu"), "quantization": None, "accumulating": how == "accumulating"}
-        return micro_step(base, "it", Shape(1, 96, 20, packed=True), checkpointing=how == "checkpointing", **said)  # type: ignore[arg-type]
+        return micro_step(base, "it", Shape((96,), 20, packed=True), checkpointing=how == "checkpointing", **said)  # type: ignore[arg-type]
 
     short = found()
     monkeypatch.setattr(importlib.import_module("nbtune.estimate.step"), "_RUN", 7)
@@ -114,7 +114,7 @@ def test_a_step_on_shapes_holds_what_a_real_one_holds(folder: Path) -> None:
     empty = Base(LoadedModel(skeleton(source), None, source.config, source.name))  # type: ignore[arg-type]
     get("lora").attach(empty, get("lora").spec.build({}), "it")
     said = {"dtype": torch.float32, "device": torch.device("cpu"), "quantization": None, "checkpointing": False, "accumulating": False}
-    told = micro_step(empty, "it", Shape(1, 256, 1, packed=True), **said)  # type: ignore[arg-type]
+    told = micro_step(empty, "it", Shape((256,), 1, packed=True), **said)  # type: ignore[arg-type]
     assert out.logits.requires_grad
     assert told.peak == pytest.approx(sum(held.values()), rel=0.15)
 

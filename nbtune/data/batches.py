@@ -41,6 +41,11 @@ class PackedRows:
 
     groups: tuple[RowGroup, ...]
 
+    @classmethod
+    def of(cls, lengths: Sequence[int]) -> PackedRows:
+        """Rows of these lengths, end to end."""
+        return cls(tuple(_groups(lengths)))
+
     def to(self, device: torch.device) -> PackedRows:
         """The same on another device, without waiting for it."""
         return PackedRows(
@@ -145,7 +150,7 @@ def _packed(rows: Sequence[Encoded]) -> Batch:
         torch.from_numpy(predicts.nonzero()[0]),
         *_targets(rows),
         num_tokens=total,
-        packed=PackedRows(tuple(_groups(lengths.tolist()))),
+        packed=PackedRows.of(lengths.tolist()),
     )
 
 

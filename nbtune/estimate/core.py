@@ -13,7 +13,7 @@ from nbtune.estimate.step import Micro, Shape, micro_step
 from nbtune.estimate.throughput import throughput
 from nbtune.estimate.trace import Work
 from nbtune.methods import Facts, get
-from nbtune.models.base import Base
+from nbtune.models.base import MOST_COPIED, Base
 from nbtune.models.catalogue import DEFAULT_DECODER
 from nbtune.models.families import can_pack
 
@@ -34,8 +34,8 @@ _STORED: Final = {"int8": 1.0, "nf4": 0.5625, "fp4": 0.5625}
 """Bytes of a quantized parameter; 4 bits have a float32 scale to each 64."""
 _HOLES_SHARE: Final = 0.65
 _HOLES_LEAST: Final = 40e6
-_UPDATE_COPIES: Final = 2
-"""Temporary copies of the parameter that an update is working on; none where the optimizer is fused."""
+_UPDATE_COPIES: Final = {"adafactor": 2}
+"""Temporary copies of the parameter that an update is working on; the other optimizers work in place, in one kernel."""
 _known: dict[tuple[Any, ...], Any] = {}
 
 
@@ -103,12 +103,13 @@ def estimate_spec(method: str, spec: FinetuneSpec, source: Source, rows: Sequenc
     stored = _STORED.get(spec.quantization or "", dtype.itemsize)
     weights = counts.quantized * stored + (counts.total - counts.trained - counts.quantized) * dtype.itemsize + counts.trained * 4
     peak = weights + counts.trained * _MOMENTS[spec.optim]
+    updating = 4 * (counts.trained + _UPDATE_COPIES.get(spec.optim, 0) * counts.largest)
     if device.type == "cpu":
-        updating = counts.trained * 4 - micro.gradients + _UPDATE_COPIES * 4 * counts.largest
-        peak += max(micro.big, updating) + _heap_bytes(micro.small, micro.gradients) + _mapped_bytes(method, source, counts, dtype)
+        peak += max(micro.big, updating - micro.gradients) + _heap_bytes(micro.small, micro.gradients)
+        peak += _snapshot_bytes(spec, counts) + _mapped_bytes(method, spec, source, counts, dtype)
         peak = max(peak, _loading_bytes(source, counts, dtype, spec.quantization))
     else:
-        peak += max(micro.peak, 4 * (counts.trained + _UPDATE_COPIES * counts.largest))
+        peak += max(micro.peak, updating)
     seconds = _seconds(load, micro, counts, dtype, device) if load.steps else None
     return Estimate(counts.trained, counts.total, int(peak), int(weights), seconds, load.steps)
 
@@ -122,18 +123,23 @@ def _heap_bytes(small: int, gradients: int) -> float:
     return small + _HOLES_SHARE * max(0, small - gradients) + min(_HOLES_LEAST, 4 * small)
 
 
-def _mapped_bytes(method: str, source: Source, counts: _Counts, dtype: torch.dtype) -> int:
-    """Weights of the model's file that stay mapped though others have taken their place: the file is held as a whole.
+def _snapshot_bytes(spec: FinetuneSpec, counts: _Counts) -> int:
+    """The copy that a checkpoint is written from while training goes on."""
+    copied = counts.trained * (4 + _MOMENTS[spec.optim])
+    return copied if copied <= MOST_COPIED else 0
 
-    That is so where the file's dtype is the base's and some weights are used as they lie there.
+
+def _mapped_bytes(method: str, spec: FinetuneSpec, source: Source, counts: _Counts, dtype: torch.dtype) -> int:
+    """Weights of the model's file that stay mapped though what is trained has taken their place: the file is held as a whole.
+
+    That is so where the file's dtype is the base's, nothing is quantized, and some weights are used as they lie there.
     """
-    config = source.config
-    stored = getattr(config, "dtype", None)
-    if source.bound is not None or stored not in (dtype, str(dtype).removeprefix("torch.")):
+    stored = getattr(source.config, "dtype", None)
+    if source.bound is not None or spec.quantization or stored not in (dtype, str(dtype).removeprefix("torch.")):
         return 0
-    replaced = counts.quantized + (counts.trained if get(method).writes_base else 0)
-    copied = get(method).name == "head" and getattr(config, "tie_word_embeddings", False)
-    return 0 if replaced >= counts.total else (replaced - counts.trained if copied else replaced) * dtype.itemsize
+    copied = get(method).name == "head" and getattr(source.config, "tie_word_embeddings", False)
+    replaced = get(method).writes_base and not copied and counts.trained < counts.total
+    return counts.trained * dtype.itemsize if replaced else 0
 
 
 def _loading_bytes(source: Source, counts: _Counts, dtype: torch.dtype, quantization: str | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from nbtune.data.batches import micro_batches, rows_of_step
@@ -57,7 +57,7 @@ def load_of(spec: FinetuneSpec, config: PretrainedConfig, rows: Sequence[Encoded
     packed = can_pack and spec.packing is not False
     if not rows:
         length = most_tokens(spec, config)
-        return Load(_shape([length] * size, [length] * size, packed=packed))
+        return Load(_shape([length] * size, [length] * size, packed))
     lengths, trained = [len(row.ids) for row in rows], [row.num_trained for row in rows]
     steps = math.ceil(len(rows) / spec.step_rows)
     shapes: list[Shape] = []
@@ -65,18 +65,16 @@ def load_of(spec: FinetuneSpec, config: PretrainedConfig, rows: Sequence[Encoded
     for step in looked_at:
         chosen = rows_of_step(len(rows), spec.step_rows, spec.seed, step)
         shapes += [
-            _shape([lengths[row] for row in micro], [trained[row] for row in micro], packed=packed)
+            _shape([lengths[row] for row in micro], [trained[row] for row in micro], packed)
             for micro in micro_batches(chosen, lengths, size)
         ]
     width = max(shape.rows * shape.width for shape in shapes)
     largest = next(shape for shape in shapes if shape.rows * shape.width == width)
-    largest = Shape(largest.rows, largest.width, max(shape.trained for shape in shapes), packed)
+    largest = replace(largest, trained=max(shape.trained for shape in shapes))
     scale = steps / len(looked_at)
     worth = scale * sum(shape.rows * shape.width for shape in shapes) / width
     return Load(largest, round(scale * len(shapes)), steps, worth)
 
 
-def _shape(lengths: Sequence[int], trained: Sequence[int], *, packed: bool) -> Shape:
-    if packed:
-        return Shape(1, sum(lengths), sum(trained), packed=True)
-    return Shape(len(lengths), max(lengths), sum(trained), packed=False)
+def _shape(lengths: Sequence[int], trained: Sequence[int], packed: bool) -> Shape:
+    return Shape(tuple(lengths), sum(trained), packed)

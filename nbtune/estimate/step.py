@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from nbtune.data.batches import Batch, PackedRows
 from nbtune.estimate.trace import Ledger, Pool, Work, tracing
+from nbtune.models.attention import attending
 from nbtune.models.families import blocks, head
 
 if TYPE_CHECKING:
@@ -28,12 +30,21 @@ _LARGE: Final = 1 << 25
 
 @dataclass(frozen=True)
 class Shape:
-    """Tensors of a micro-batch: `rows` sequences of `width` tokens under a block mask where `packed`; `trained` logits are computed."""
+    """A micro-batch: its rows' lengths, packed end to end or padded; `trained` logits are computed."""
 
-    rows: int
-    width: int
+    lengths: tuple[int, ...]
     trained: int
     packed: bool
+
+    @property
+    def rows(self) -> int:
+        """Sequences of the batch; one where packed."""
+        return 1 if self.packed else len(self.lengths)
+
+    @property
+    def width(self) -> int:
+        """Tokens of a sequence."""
+        return sum(self.lengths) if self.packed else max(self.lengths)
 
 
 @dataclass(frozen=True)
@@ -99,24 +110,35 @@ def _run(base: Base, adapter: str, shape: Shape, ledger: Ledger, *, checkpointin
     import torch
     from torch.nn import functional
 
-    device = base.device
-    batch = {
-        "input_ids": torch.zeros(shape.rows, shape.width, dtype=torch.long, device=device),
-        "attention_mask": torch.ones(1 if shape.packed else shape.rows, 1, shape.width, shape.width, dtype=torch.bool, device=device),
-        "position_ids": torch.zeros(shape.rows, shape.width, dtype=torch.long, device=device),
-    }
-    row, place, target = (torch.zeros(shape.trained, dtype=torch.long, device=device) for _ in range(3))
+    row, place, target = (torch.zeros(shape.trained, dtype=torch.long, device=base.device) for _ in range(3))
+    batch = _batch(shape, target).to(base.device)
     ledger.enter("forward")
     with base.lease(adapter if base.has_adapter(adapter) else None, training=True, checkpointing=checkpointing) as model:
         _mark(base.model, ledger)
         hook = head(base.model).register_forward_pre_hook(lambda _, args: (args[0][row, place], *args[1:]), prepend=True)
-        logits = model(**batch, use_cache=False).logits
+        logits = model(input_ids=batch.input_ids, use_cache=False, **attending(base.model, batch)).logits
         loss = functional.cross_entropy(logits.float(), target, reduction="sum")
         del logits
         ledger.enter("head")
         loss.backward()
         ledger.enter("end")
         hook.remove()
+
+
+def _batch(shape: Shape, target: torch.Tensor) -> Batch:
+    import torch
+
+    ids = torch.zeros(shape.rows, shape.width, dtype=torch.long)
+    return Batch(
+        input_ids=ids,
+        position_ids=ids,
+        predicts=ids.bool(),
+        targets=target,
+        owner=target,
+        num_tokens=sum(shape.lengths),
+        padding=None if shape.packed else ids,
+        packed=PackedRows.of(shape.lengths) if shape.packed else None,
+    )
 
 
 def _mark(model: Any, ledger: Ledger) -> None:

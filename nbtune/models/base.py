@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from nbtune.models.attention import rows_apart
 
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from nbtune.models.loading import LoadedModel
 
-__all__ = ["Base", "FairLock", "Trained"]
+__all__ = ["MOST_COPIED", "Base", "FairLock", "Trained"]
+
+MOST_COPIED: Final = 512 * 2**20
+"""What is trained and its optimizer are copied up to this size, to be written behind the loop; more would double the CPU's memory."""
 
 PARTS_FILE = "trained.safetensors"
 """Where a method that trains parts of the base keeps them: {parameter name: tensor}."""

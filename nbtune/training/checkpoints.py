@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import RunError
+from nbtune.models.base import MOST_COPIED
 from nbtune.store import in_order
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Snapshot", "Writer", "check", "load_optimizer", "newest_whole", "read_state", "snapshot", "step_of", "whole_checkpoints"]
 
 MARKER: Final = "state.json"
-_BEHIND_BYTES: Final = 512 * 2**20
-"""A snapshot up to this size is copied and written behind the loop; on the CPU a larger one would take as much memory again."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,10 @@ class Snapshot:
     state: dict[str, Any]
 
 
-def snapshot(step: int, *, base: Base, adapter: str, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> tuple[Snapshot, bool]:
-    """The moment as it is now, under the base's lease; and whether it is a copy, so that training may go on while it is written."""
+def snapshot(
+    step: int, *, base: Base, adapter: str, optimizer: torch.optim.Optimizer, state: dict[str, Any], goes_on: bool
+) -> tuple[Snapshot, bool]:
+    """The moment as it is now, under the base's lease; and whether it is a copy, because training `goes_on` while it is written."""
     trained = base.state(adapter)
     names = {id(parameter): name for name, parameter in base.named(adapter).items()}
     moments: dict[str, torch.Tensor] = {}
@@ -52,7 +53,7 @@ def snapshot(step: int, *, base: Base, adapter: str, optimizer: torch.optim.Opti
             else:
                 scalars[name] = value
     tensors = [*trained.tensors.values(), *moments.values()]
-    copied = base.device.type != "cpu" or sum(tensor.nbytes for tensor in tensors) <= _BEHIND_BYTES
+    copied = goes_on and (base.device.type != "cpu" or sum(tensor.nbytes for tensor in tensors) <= MOST_COPIED)
     taken = trained.copied() if copied else trained
     kept = {key: _copy(value) if copied else value for key, value in moments.items()}
     return Snapshot(step, taken, kept, {"step": step, **state, "optimizer": scalars}), copied

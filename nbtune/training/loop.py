@@ -315,12 +315,18 @@ class Training:
     def _save(self) -> None:
         self._saved = self.state.step
         self.state.scaler = self.stepper.scaler.state_dict()
+        self._writer.wait()  # so that there is never more than one copy in memory
         with self.base.lease(self.adapter):
             moment, copied = snapshot(
-                self.state.step, base=self.base, adapter=self.adapter, optimizer=self.stepper.optimizer, state=self.state.to_json()
+                self.state.step,
+                base=self.base,
+                adapter=self.adapter,
+                optimizer=self.stepper.optimizer,
+                state=self.state.to_json(),
+                goes_on=not self._last,
             )
         self._writer.best = self.state.best_step
-        self._writer.submit(moment, behind=copied and not self._last)
+        self._writer.submit(moment, behind=copied)
 
     def _written(self) -> Iterator[Event]:
         """Tells of checkpoints that are on the disk by now; one that failed is a warning, unless it was the last.
