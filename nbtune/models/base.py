@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from nbtune.models.attention import rows_apart
+from nbtune.models.attention import any_shape, rows_apart
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +105,8 @@ class Base:
 
         self._lock.acquire()
         try:
-            with self._switched(adapter) as model, rows_apart(self.model), self._autocast(), torch.set_grad_enabled(training):
+            apart, shapes = rows_apart(self.model), any_shape(self.device)
+            with self._switched(adapter) as model, apart, shapes, self._autocast(), torch.set_grad_enabled(training):
                 model.train(training)
                 if training and checkpointing:
                     _checkpoint(self.model, on=True)

@@ -2,8 +2,8 @@
 
     make bench B=engine [ARGS="--quick --only trl"]
 
-Sections: overhead, trl, events, start, kills, controls, faults. It prints the table and keeps it in results.md, with the command and the machine. On a
-machine that others use too, `OMP_NUM_THREADS=1 make bench B=engine ARGS="--clock cpu"` counts the process's CPU seconds in place of
+Sections: overhead, trl, frozen, events, start, kills, controls, faults. It prints the table and keeps it in results.md, with the command
+and the machine. On a machine that others use too, `OMP_NUM_THREADS=1 make bench B=engine ARGS="--clock cpu"` counts the process's CPU seconds in place of
 the wall's. Nothing here knows the device: on a CUDA GPU it prints the same table.
 """
 
@@ -23,10 +23,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the tests' tiny model and short runs
 
-from engine_parts.machine import Figure, clock, described, ratios, table
+from engine_parts.machine import Figure, clock, described, device, ratios, table
 
 RESULTS = Path(__file__).with_name("results.md")
-SECTIONS = ("overhead", "trl", "events", "start", "kills", "controls", "faults")
+SECTIONS = ("overhead", "trl", "frozen", "events", "start", "kills", "controls", "faults")
 SETS = {20: 7, 50: 25}  # tokens of a row, and the prompt words that come to about as many with its number, label and end
 
 
@@ -85,6 +85,27 @@ def _against(found: dict[str, list], wanted: int, what: str) -> list[Figure]:
         )
         called = f"{name} (its best here)" if name == best else name
         figures.append(Figure(f"{called}, rows of {wanted} tokens", f"{value:.2f}x", targets.get(name, ""), spread, f"{what}; {losses}"))
+    return figures
+
+
+def frozen(args: argparse.Namespace) -> list[Figure]:
+    """Epochs 2 and on with the frozen blocks computed once, against our own path without; float32 for the losses' sake, too."""
+    from frozen import SHOWN, compared
+
+    figures = []
+    for dtype in ("bfloat16", "float32"):
+        for method in SHOWN:
+            found = compared(method, dtype, args.rows or (32 if args.quick else 64), args.pairs or 5)
+            spread = f"{found.ratios[0]:.2f} to {found.ratios[-1]:.2f}, {len(found.ratios)} pairs"
+            figures.append(
+                Figure(
+                    f"activation cache, {method}, {dtype}",
+                    f"{statistics.median(found.ratios):.2f}x",
+                    f">= {found.promised:g}",
+                    spread,
+                    f"largest difference of a step's loss {found.gap:.1e}",
+                )
+            )
     return figures
 
 
@@ -192,11 +213,12 @@ def faults(args: argparse.Namespace) -> list[Figure]:
 
 
 def keep(section: str, figures: list[Figure], command: str) -> None:
-    """Puts a section's table in place of the one before."""
+    """Puts a section's table in place of the one before that was taken on such a device."""
+    heading = f"engine: {section}{', on a GPU' if device() == 'cuda' else ''}"
     head = "# What was measured\n\nEach part by one run of its command; nothing here was edited by hand.\n"
     parts = RESULTS.read_text().split("\n## ") if RESULTS.exists() else [head]
-    kept = [part for part in parts[1:] if part.split("\n", 1)[0] != f"engine: {section}"]
-    text = f"engine: {section}\n\n`{command}`, {datetime.now(UTC):%Y-%m-%d}. {described()}\n\n{table(figures)}\n"
+    kept = [part for part in parts[1:] if part.split("\n", 1)[0] != heading]
+    text = f"{heading}\n\n`{command}`, {datetime.now(UTC):%Y-%m-%d}. {described()}\n\n{table(figures)}\n"
     RESULTS.write_text("\n## ".join([parts[0].rstrip("\n") + "\n", *sorted(part.rstrip("\n") + "\n" for part in [*kept, text])]))
 
 
@@ -213,7 +235,7 @@ def main() -> None:
     command = f'make bench B=engine ARGS="{" ".join(sys.argv[1:])}"' + (
         "" if args.clock == "wall" else f", OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}"
     )
-    functions = (overhead, trl, events, start, kills, controls, faults)
+    functions = (overhead, trl, frozen, events, start, kills, controls, faults)
     sections = dict(zip(SECTIONS, functions, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         for section in args.only or SECTIONS:
