@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -193,12 +192,15 @@ def out_of_memory(count: int, seed: int, model: Path) -> OutOfMemory:
     """`count` runs in which a random micro-step runs out of memory, before its forward or after its backward; every third time twice."""
     chance = random.Random(seed)
     found = OutOfMemory()
-    whole = [start(model, **case, **SHORT, lora_dropout=0.0).wait() for case in MEMORY_CASES]
+    whole, micro_steps = [], []
+    for case in MEMORY_CASES:
+        with _full(set(), after=False) as counted:
+            whole.append(start(model, **case, **SHORT, lora_dropout=0.0).wait())
+        micro_steps.append(len(counted))
     losses = [run.history["loss"].tolist() for run in whole]
     for number in range(count):
         case = number % len(MEMORY_CASES)
-        micro_steps = STEPS * MEMORY_CASES[case].get("gradient_accumulation_steps", 1)
-        calls = set(islice(_calls(chance, micro_steps), 2 if number % 3 == 2 else 1))
+        calls = set(chance.sample(range(1, micro_steps[case] + 1), 2 if number % 3 == 2 else 1))
         with _full(calls, after=chance.random() < 0.5):
             run = start(model, **MEMORY_CASES[case], **SHORT, lora_dropout=0.0).wait()
         ours = run.history["loss"].tolist()
@@ -209,21 +211,15 @@ def out_of_memory(count: int, seed: int, model: Path) -> OutOfMemory:
     return found
 
 
-def _calls(chance: random.Random, micro_steps: int) -> Iterator[int]:
-    while True:
-        yield chance.randrange(1, micro_steps + 1)
-
-
 @contextmanager
-def _full(calls: set[int], *, after: bool) -> Iterator[None]:
-    """Has the device run out of memory in these micro-steps, counted as they come."""
+def _full(calls: set[int], *, after: bool) -> Iterator[list[int]]:
+    """Has the device run out of memory in these micro-steps; gives the numbers of all, as they come from 1 on."""
     micro_step = Stepper._micro_step
-    called = 0
+    called: list[int] = []
 
     def _micro_step(self: Stepper, *arguments: Any) -> Any:
-        nonlocal called
-        called += 1
-        hit = called in calls
+        called.append(len(called) + 1)
+        hit = called[-1] in calls
         if hit and not after:
             raise torch.OutOfMemoryError
         done = micro_step(self, *arguments)
@@ -232,4 +228,4 @@ def _full(calls: set[int], *, after: bool) -> Iterator[None]:
         return done
 
     with _patched(_micro_step=_micro_step):
-        yield
+        yield called
