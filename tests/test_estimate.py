@@ -1,7 +1,6 @@
 """What an estimate promises: it rises with what costs memory, knows a huge model from its config, and refuses with what does fit."""
 
 import importlib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 
 import nbtune
 from nbtune.errors import ModelError
-from nbtune.estimate import Estimate, changes_that_fit, corrected, estimate_spec, fits, resolve_checkpointing
+from nbtune.estimate import changes_that_fit, estimate_spec, fits, resolve_checkpointing
 from nbtune.estimate.step import Shape, micro_step
 from nbtune.methods import get
 from nbtune.models.base import Base
@@ -216,9 +215,3 @@ def test_a_run_that_does_not_fit_is_refused_before_anything_is_loaded(folder: Pa
     nbtune.models.unload()
     with pytest.raises(ModelError, match="GB free"):
         nbtune.finetune("full", task=ticket_task(), model=folder).wait()
-
-
-def test_what_is_measured_takes_the_place_of_what_was_told() -> None:
-    told = Estimate(1, 2, 100, 50, seconds_per_epoch=7.0, steps_per_epoch=10)
-    assert corrected(told, 130, [9.0, 2.0, 4.0]) == replace(told, peak_memory_bytes=130, seconds_per_epoch=30.0)
-    assert corrected(told, 0, []) == told

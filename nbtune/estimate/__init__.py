@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbtune.estimate.core import Estimate, corrected, counted, estimate, estimate_spec
+from nbtune.estimate.core import Estimate, counted, estimate, estimate_spec
 from nbtune.estimate.fitting import changes_that_fit, fits, resolve_checkpointing
 
-__all__ = ["Estimate", "changes_that_fit", "corrected", "counted", "estimate", "estimate_spec", "fits", "resolve_checkpointing"]
+__all__ = ["Estimate", "changes_that_fit", "counted", "estimate", "estimate_spec", "fits", "resolve_checkpointing"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nbtune.estimate.lengths import Load, encoded, load_of
 from nbtune.estimate.quantized import quantized_layers
-from nbtune.estimate.step import Micro, Shape, micro_step
+from nbtune.estimate.step import LARGE, Micro, Shape, micro_step
 from nbtune.estimate.throughput import throughput
 from nbtune.estimate.trace import Work
 from nbtune.methods import Facts, get
@@ -26,12 +25,14 @@ if TYPE_CHECKING:
     from nbtune.spec import FinetuneSpec
     from nbtune.task import Task
 
-__all__ = ["Estimate", "corrected", "counted", "estimate", "estimate_spec"]
+__all__ = ["Estimate", "counted", "estimate", "estimate_spec"]
 
 _MOMENTS: Final = {"adamw": 8, "adamw_8bit": 2, "adafactor": 0, "sgd": 0}
 """Bytes of an optimizer's state for each trained parameter: two in float32, two in 8 bits, rows and columns alone, none."""
 _STORED: Final = {"int8": 1.0, "nf4": 0.5625, "fp4": 0.5625}
 """Bytes of a quantized parameter; 4 bits have a float32 scale to each 64."""
+_COPIES: Final = {"int8": 2, "nf4": 4, "fp4": 4}
+"""Bytes of the copy that a parameter is quantized from."""
 _HOLES_SHARE: Final = 0.65
 _HOLES_LEAST: Final = 40e6
 _UPDATE_COPIES: Final = {"adafactor": 2}
@@ -61,6 +62,7 @@ class _Counts:
     trained: int
     total: int
     quantized: int
+    heaped: int
     largest: int
     packs: bool
 
@@ -105,7 +107,7 @@ def estimate_spec(method: str, spec: FinetuneSpec, source: Source, rows: Sequenc
     peak = weights + counts.trained * _MOMENTS[spec.optim]
     updating = 4 * (counts.trained + _UPDATE_COPIES.get(spec.optim, 0) * counts.largest)
     if device.type == "cpu":
-        peak += max(micro.big, updating - micro.gradients) + _heap_bytes(micro.small, micro.gradients)
+        peak += max(micro.big, updating - micro.gradients) + _heap_bytes(micro, accumulating=spec.gradient_accumulation_steps > 1)
         peak += _snapshot_bytes(spec, counts) + _mapped_bytes(method, spec, source, counts, dtype)
         peak = max(peak, _loading_bytes(source, counts, dtype, spec.quantization))
     else:
@@ -114,13 +116,16 @@ def estimate_spec(method: str, spec: FinetuneSpec, source: Source, rows: Sequenc
     return Estimate(counts.trained, counts.total, int(peak), int(weights), seconds, load.steps)
 
 
-def _heap_bytes(small: int, gradients: int) -> float:
-    """Resident memory for so many bytes alive at once in small storages: the heap keeps holes between those of different length and age.
+def _heap_bytes(micro: Micro, *, accumulating: bool) -> float:
+    """Resident memory for what is alive at once in small storages: the heap keeps holes between those of different length and age.
 
     Gradients are alike from step to step and leave none. Two constants, fitted on a 135 M model under glibc, on two threads. With an
-    allocator that keeps nothing (MALLOC_MMAP_THRESHOLD_=65536) the same runs need `small` itself, to a few percent.
+    allocator that keeps nothing (MALLOC_MMAP_THRESHOLD_=65536) the same runs need `small` itself, to a few percent. Nor do float32
+    gradients fit where the 16-bit copies of their weights lay, which the backward frees: a first micro-batch's come on top of them.
     """
-    return small + _HOLES_SHARE * max(0, small - gradients) + min(_HOLES_LEAST, 4 * small)
+    holes = _HOLES_SHARE * max(0, micro.small - micro.gradients)
+    beside = 0 if accumulating else micro.kept + micro.gradients
+    return max(micro.small + holes, beside) + min(_HOLES_LEAST, 4 * micro.small)
 
 
 def _snapshot_bytes(spec: FinetuneSpec, counts: _Counts) -> int:
@@ -145,8 +150,8 @@ def _mapped_bytes(method: str, spec: FinetuneSpec, source: Source, counts: _Coun
 def _loading_bytes(source: Source, counts: _Counts, dtype: torch.dtype, quantization: str | None) -> int:
     """What reading the weights takes where that is more than training: small runs, and files of another dtype.
 
-    Then the file and the weights are both there. Quantizing makes copies of what it has read (float32 for 4 bits, float16 for 8), which
-    the heap mostly keeps until all is read.
+    Then the file and the weights are both there. Quantizing makes copies of what it has read (float32 for 4 bits, float16 for 8), and
+    the heap mostly keeps those that are not large until all is read.
     """
     import torch
 
@@ -155,7 +160,7 @@ def _loading_bytes(source: Source, counts: _Counts, dtype: torch.dtype, quantiza
     if not isinstance(stored, torch.dtype) or source.bound is not None:
         return 0
     if quantization is not None:
-        return counts.total * stored.itemsize + counts.quantized * (2 if quantization == "int8" else 4)
+        return int(counts.total * stored.itemsize + counts.quantized * _STORED[quantization] + counts.heaped * _COPIES[quantization])
     return 0 if stored == dtype else counts.total * (stored.itemsize + dtype.itemsize)
 
 
@@ -168,20 +173,6 @@ def counted(method: str, spec: FinetuneSpec, source: Source) -> tuple[int, int]:
     get(method).requires(Facts(source.name, source.config, spec.quantization), spec)
     _, counts = _counts(method, spec, source)
     return counts.trained, counts.total
-
-
-def corrected(told: Estimate, measured_peak: int, seconds_of_steps: Sequence[float]) -> Estimate:
-    """The estimate set right by the first steps of the run itself.
-
-    Args:
-        told: what was estimated before.
-        measured_peak: the most memory so far, in bytes above the level before the model was loaded; 0: not known.
-        seconds_of_steps: of each optimizer step so far, looks at the dev rows left out; the first is not counted where there are
-            more, because libraries set themselves up in it.
-    """
-    steps = list(seconds_of_steps[1:]) or list(seconds_of_steps)
-    seconds = statistics.median(steps) * told.steps_per_epoch if steps and told.steps_per_epoch else told.seconds_per_epoch
-    return replace(told, peak_memory_bytes=measured_peak or told.peak_memory_bytes, seconds_per_epoch=seconds)
 
 
 def _attached(method: str, spec: FinetuneSpec, source: Source) -> Base:
@@ -207,8 +198,9 @@ def _counts(method: str, spec: FinetuneSpec, source: Source) -> tuple[Base | Non
     sizes = [parameter.numel() for parameter in base.trained("estimate").values()]
     trained = sum(sizes)
     total = sum(parameter.numel() for parameter in base.model.parameters())
-    held = sum(layer.weight.numel() for layer in quantized_layers(base.model)) if spec.quantization else 0
-    found = _Counts(trained, total, held, max(sizes, default=0), can_pack(base.model.config))
+    held = [layer.weight.numel() for layer in quantized_layers(base.model)] if spec.quantization else []
+    heaped = sum(size for size in held if size * _COPIES[spec.quantization or ""] < LARGE)
+    found = _Counts(trained, total, sum(held), heaped, max(sizes, default=0), can_pack(base.model.config))
     if source.bound is None:  # an object's key is its id, which another may have one day
         _known[key] = found
     return base, found
@@ -250,7 +242,7 @@ def _rough(config: PretrainedConfig, shape: Shape, counts: _Counts, dtype: torch
     values = tokens * int(text.hidden_size) * int(text.num_hidden_layers) * (2 if checkpointing else 34)
     logits = shape.trained * int(text.vocab_size) * 12
     kept = counts.trained * 4 + values * dtype.itemsize
-    return Micro(kept + logits, kept, logits, counts.trained * 4, Work(flops=6.0 * counts.total * tokens))
+    return Micro(kept + logits, kept, logits, counts.trained * 4, values * dtype.itemsize, Work(flops=6.0 * counts.total * tokens))
 
 
 def _seconds(load: Load, micro: Micro, counts: _Counts, dtype: torch.dtype, device: torch.device) -> float:

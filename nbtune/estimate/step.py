@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from nbtune.models.base import Base
 
-__all__ = ["Micro", "Shape", "micro_step"]
+__all__ = ["LARGE", "Micro", "Shape", "micro_step"]
 
 _RUN: Final = 2
-_LARGE: Final = 1 << 25
+LARGE: Final = 1 << 25
 """From 32 MiB on glibc gives an allocation its own mapping, whatever it has learnt (mallopt(3), M_MMAP_THRESHOLD)."""
 
 
@@ -51,13 +51,14 @@ class Shape:
 class Micro:
     """Bytes above the weights at the highest point (gradients included) in all storages and by size, and the work of a micro-step.
 
-    `gradients` are those in small storages, which `small` includes.
+    Of what is in small storages, `gradients` are those, and `kept` is the most at once before the backward.
     """
 
     peak: int
     small: int
     big: int
     gradients: int
+    kept: int
     work: Work
 
 
@@ -88,13 +89,13 @@ def micro_step(
         Exception: whatever the model's own code raises where it cannot run without numbers (a mixture of experts that counts tokens).
     """
     more, frozen = _shorten(base)
-    with tracing(_LARGE) as ledger:
+    with tracing(LARGE) as ledger:
         _to_fake(base.model, dtype, device, quantization)
         pools = (ledger.every, ledger.small, ledger.big)
         own = [pool.live for pool in pools]
         last = {id(parameter) for parameter in list(blocks(base.model))[-1].parameters()}
         trained = base.trained(adapter).values()
-        sizes = [parameter.numel() * 4 * (1 + more * (id(parameter) in last)) for parameter in trained if parameter.numel() * 4 < _LARGE]
+        sizes = [parameter.numel() * 4 * (1 + more * (id(parameter) in last)) for parameter in trained if parameter.numel() * 4 < LARGE]
         if accumulating:
             for parameter in trained:
                 before = [pool.live for pool in pools]
@@ -103,7 +104,7 @@ def micro_step(
                     own = [below - more * (pool.live - was) for below, pool, was in zip(own, pools, before, strict=True)]
         _run(base, adapter, shape, ledger, checkpointing=checkpointing)
         peaks = [_peak(pool, below, more) for pool, below in zip(pools, own, strict=True)]
-        return Micro(peaks[0], peaks[1], peaks[2], sum(sizes), _work(ledger, more, frozen))
+        return Micro(peaks[0], peaks[1], peaks[2], sum(sizes), _forward(ledger.small, more) - own[1], _work(ledger, more, frozen))
 
 
 def _run(base: Base, adapter: str, shape: Shape, ledger: Ledger, *, checkpointing: bool) -> None:
@@ -159,14 +160,23 @@ def _mark(model: Any, ledger: Ledger) -> None:
 
 def _peak(pool: Pool, own: int, more: int) -> int:
     """The pool's peak above `own` in the whole model, which has `more` blocks like the last one that was run."""
-    last = sum(name.startswith("after") for name in pool.levels) - 1
-    keeps = pool.levels[f"after {last}"] - pool.levels[f"after {last - 1}"] if more else 0
-    forward = max(peak for name, peak in pool.peaks.items() if name in {"forward", "head"} or name.startswith("after"))
+    keeps = _keeps(pool) if more else 0
     started = _started(pool.levels)
     frees = keeps + (pool.levels[f"backward {started[-1]}"] - pool.levels[f"backward {started[0]}"] if more else 0)
     upper = max((pool.peaks[f"backward {number}"] for number in started[:-1]), default=0)
     lowest = max(pool.peaks[f"backward {started[-1]}"], pool.peaks["end"]) if started else 0
-    return max(forward + keeps * more, upper + keeps * more, lowest + frees * more) - own
+    return max(_forward(pool, more), upper + keeps * more, lowest + frees * more) - own
+
+
+def _forward(pool: Pool, more: int) -> int:
+    forward = max(peak for name, peak in pool.peaks.items() if name in {"forward", "head"} or name.startswith("after"))
+    return forward + (_keeps(pool) * more if more else 0)
+
+
+def _keeps(pool: Pool) -> int:
+    """What the forward of the last block leaves behind."""
+    last = sum(name.startswith("after") for name in pool.levels) - 1
+    return pool.levels[f"after {last}"] - pool.levels[f"after {last - 1}"]
 
 
 def _work(ledger: Ledger, more: int, below: int) -> Work:

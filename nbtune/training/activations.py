@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from nbtune.data.batches import PackedRows, collate
 from nbtune.errors import ModelError, RunError, SpecError
 from nbtune.models.attention import attending, rows_apart
+from nbtune.models.device import give_back
 from nbtune.models.families import blocks
 from nbtune.store import RunFolder, home
 from nbtune.training.frozen import has_dropout_below, lowest_trained_block
@@ -109,6 +110,7 @@ def open_cache(
     try:
         cache.prove(objective)
         reused = cache.fill(disk_limit(folder) if limit is None else limit, tell or (lambda _done, _total: None))
+        give_back()  # its forwards are larger than a step's, and the heap would keep their pages
     except (SpecError, ModelError, RunError) as error:
         cache.close()
         if wanted is True:

@@ -2,7 +2,7 @@
 
     make bench B=engine [ARGS="--quick --only trl"]
 
-Sections: overhead, trl, frozen, events, start, kills, controls, faults. It prints the table and keeps it in results.md, with the command
+Sections: overhead, trl, frozen, events, start, memory, kills, controls, faults. It prints the table and keeps it in results.md, with the command
 and the machine. On a machine that others use too, `OMP_NUM_THREADS=1 make bench B=engine ARGS="--clock cpu"` counts the process's CPU seconds in place of
 the wall's. Nothing here knows the device: on a CUDA GPU it prints the same table.
 """
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the tests' tiny 
 from engine_parts.machine import Figure, clock, described, device, ratios, table
 
 RESULTS = Path(__file__).with_name("results.md")
-SECTIONS = ("overhead", "trl", "frozen", "events", "start", "kills", "controls", "faults")
+SECTIONS = ("overhead", "trl", "frozen", "events", "start", "memory", "kills", "controls", "faults")
 SETS = {20: 7, 50: 25}  # tokens of a row, and the prompt words that come to about as many with its number, label and end
 
 
@@ -143,6 +143,22 @@ def start(args: argparse.Namespace) -> list[Figure]:
     return figures
 
 
+def memory(args: argparse.Namespace) -> list[Figure]:
+    """The estimate's peak memory against what is measured, over runs drawn by a seed, and its seconds for a 70B shape."""
+    from memory import compared, measured
+
+    found = [abs(run["memory_error"]) for run in compared(args.seed, args.rows or (4 if args.quick else 20))]
+    what = f"{len(found)} runs drawn by seed {args.seed}"
+    *_, slowest = sorted((seconds, what) for what, seconds in measured(None).items() if what != "imports")
+    return [
+        Figure("estimated against measured peak memory, median error", f"{100 * statistics.median(found):.1f} %", "<= 10 %", "", what),
+        Figure("estimated against measured peak memory, worst", f"{100 * max(found):.1f} %", "<= 30 %", "", what),
+        Figure(
+            "estimate of a 70B shape from its config, slowest method", f"{slowest[0]:.1f} s", "< 10 s", "", f"{slowest[1]}, after imports"
+        ),
+    ]
+
+
 def kills(args: argparse.Namespace) -> list[Figure]:
     """kill -9 at random moments, against runs that never stopped."""
     from engine_parts import kills as part
@@ -227,15 +243,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SECTIONS, action="append", help="this section alone; may be given again")
     parser.add_argument("--quick", action="store_true", help="fewer rows, for a look within minutes")
-    parser.add_argument("--rows", type=int, help="rows of each set")
+    parser.add_argument("--rows", type=int, help="rows of each set; of section memory, runs")
     parser.add_argument("--pairs", type=int, help="how often each is run, in turn")
-    parser.add_argument("--seed", type=int, default=0, help="of what is random in kills and faults")
+    parser.add_argument("--seed", type=int, default=12, help="of what is random in memory, kills and faults")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="seconds of the wall, or of the process's CPU time")
     args = parser.parse_args()
     command = f'make bench B=engine ARGS="{" ".join(sys.argv[1:])}"' + (
         "" if args.clock == "wall" else f", OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}"
     )
-    functions = (overhead, trl, frozen, events, start, kills, controls, faults)
+    functions = (overhead, trl, frozen, events, start, memory, kills, controls, faults)
     sections = dict(zip(SECTIONS, functions, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         for section in args.only or SECTIONS:

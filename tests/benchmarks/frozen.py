@@ -72,7 +72,7 @@ class Side:
         chosen = rows_of_step(len(self.rows), self.spec.step_rows, self.spec.seed, self.steps)
         with self.base.lease("it", training=True) as model:
             if self.cache is None:
-                batch = collate([self.rows[row] for row in chosen], packed=self.packed, pad_id=0)
+                batch = collate([self.rows[row] for row in chosen], packed=self.packed, pad_id=0).to(self.base.device)
                 total, weight = self.objective.loss(model, batch)
             else:
                 total, weight = self.cache.loss(model, self.objective, chosen)

@@ -1,7 +1,9 @@
 """A model that cannot be had is told in two lines, and nothing is left behind."""
 
+import gc
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,15 @@ def test_a_packaged_model_is_written_out_once_and_whole(
     )
     assert sum(parameter.numel() for parameter in loaded.model.parameters()) == 134_515_008
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what is mapped")
+def test_a_quantized_model_lets_go_of_the_file_it_was_read_from(tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path)
+    whole = nbtune.models.load(folder, dtype="float32", device="cpu")
+    assert str(folder) in Path("/proc/self/maps").read_text()
+    del whole
+    quantized = nbtune.models.load(folder, dtype="float32", quantization="int8", device="cpu")
+    gc.collect()
+    assert quantized.model.get_input_embeddings().weight.is_floating_point()
+    assert str(folder) not in Path("/proc/self/maps").read_text()
