@@ -77,8 +77,8 @@ def open_cache(
 ) -> tuple[ActivationCache | None, str]:
     """A filled cache where there is something to save, and what to tell the user of it ("": nothing).
 
-    A cache of the same rows and model that lies whole in the run's folder is taken up again. `auto` takes one where at least a quarter of
-    the blocks is saved, more than one epoch is trained, no dropout below would be lost, it fits, and a first batch gives the plain loss.
+    One of the same rows and model that lies whole in the run's folder is taken up again. `auto` takes one where a quarter of the blocks
+    or more is saved, over more than an epoch, no dropout below would be lost, it fits, and a first batch gives the plain loss.
 
     Args:
         base: with the adapter or the parts already set free; its lease is taken for each forward, so others come in between.
@@ -123,10 +123,7 @@ def open_cache(
 
 
 class ActivationCache:
-    """The states of each training row that leave block `depth` - 1, in a memory-mapped file until `close()`.
-
-    Where only the norm and the head are trained it holds the trained positions alone, and a batch is one row of those.
-    """
+    """The states of each row that leave block `depth` - 1, memory-mapped until `close()`; under a head alone trained places only."""
 
     def __init__(self, base: Base, adapter: str, rows: Sequence[Encoded], *, depth: int, packed: bool, folder: Path) -> None:
         self.base, self.adapter, self.rows, self.depth, self.packed = base, adapter, rows, depth, packed

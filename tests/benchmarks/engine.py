@@ -2,9 +2,9 @@
 
     make bench B=engine [ARGS="--quick --only trl"]
 
-Sections: overhead, trl, frozen, events, start, memory, kills, controls, faults. It prints the table and keeps it in results.md, with the command
-and the machine. On a machine that others use too, `OMP_NUM_THREADS=1 make bench B=engine ARGS="--clock cpu"` counts the process's CPU seconds in place of
-the wall's. Nothing here knows the device: on a CUDA GPU it prints the same table.
+Sections: overhead, trl, frozen, events, start, memory, kills, controls, faults. It prints the table and keeps it in results.md, with the
+command and the machine. On a machine that others use too, `OMP_NUM_THREADS=1 make bench B=engine ARGS="--clock cpu"` counts the process's
+CPU seconds in place of the wall's. Nothing here knows the device: on a CUDA GPU it prints the same table.
 """
 
 from __future__ import annotations
