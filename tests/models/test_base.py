@@ -4,6 +4,7 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 import nbtune
@@ -64,6 +65,28 @@ def test_adapters_on_one_base_do_not_disturb_each_other_and_off_is_the_base(tmp_
     assert all(parameter.grad is None for parameter in base.trained("two").values())
     base.remove_adapter("two")
     assert torch.equal(logits("one"), one)
+
+
+def test_adapter_and_mode_are_set_when_they_change_alone_and_always_are_what_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = own_base(source_of(tiny_llama(tmp_path)), dtype="float32", quantization=None, device="cpu")
+    lora = get("lora")
+    for name in ("one", "two"):
+        lora.attach(base, lora.spec.build({"r": 4}), name)
+    real, calls = type(base.peft).set_adapter, []
+    monkeypatch.setattr(type(base.peft), "set_adapter", lambda self, name: (calls.append(name), real(self, name))[1])
+    asked = [("one", True), ("one", True), ("one", False), (None, False), ("one", True), ("two", True), ("one", True), ("one", True)]
+    for adapter, training in asked:
+        with base.lease(adapter, training=training) as model:
+            assert {module.training for module in model.modules()} == {training}
+            for name in ("one", "two"):
+                assert {parameter.requires_grad for parameter in base.trained(name).values()} == {name == adapter}
+    assert calls == ["one", "two", "one"]
+    lora.attach(base, lora.spec.build({"r": 4}), "three")
+    with base.lease("one") as model:
+        assert {module.training for module in model.modules()} == {False}
+    assert calls[-1] == "one"
 
 
 def test_a_base_is_shared_until_it_is_unloaded_and_a_loaded_model_is_the_callers_own(tmp_path: Path) -> None:
