@@ -82,15 +82,15 @@ def bare_run(rows: list[dict[str, str]], now: Callable[[], float], *, epochs: in
     objective = get("sft")
     seen: list[tuple[float, Any]] = []
     steps = -(-len(encoded) // 8) * epochs
-    with base.lease("bare", training=True) as model:  # adapter, mode and autocast, which a bare loop sets once
-        for step in range(steps):
+    for step in range(steps):
+        with base.lease("bare", training=True) as model:  # sets adapter and mode once; autocast must be entered anew after each update
             chosen: list[Any] = sorted((encoded[row] for row in rows_of_step(len(encoded), 8, 0, step)), key=lambda row: len(row.ids))
             loss, weight = objective.loss(model, collate(chosen, packed=True, pad_id=0).to(base.device))
             (loss / weight).backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            if step in (0, steps - 1):
-                finish()
-            seen.append((now(), loss.detach() / weight))
+        if step in (0, steps - 1):
+            finish()
+        seen.append((now(), loss.detach() / weight))
     return _epoch([(time, float(loss)) for time, loss in seen])
