@@ -13,6 +13,7 @@ from nbtune.events import Evaluation, Event, Failed, Finished, Step, Stopped
 from nbtune.launch.follow import follow
 from nbtune.launch.live import Listener, live_run
 from nbtune.launch.process import log_tail
+from nbtune.models.device import rest_threads
 from nbtune.store import RunFolder, Status, find_run, run_folders
 from nbtune.views import view
 
@@ -212,6 +213,7 @@ class Run:
         """
         end = None if timeout is None else time.monotonic() + timeout
         live = live_run(self.id)
+        rest_threads()
         while not self._is_over():
             if end is not None and time.monotonic() > end:
                 message = f"run {self.name} is {self.status} after {timeout} s"

@@ -15,6 +15,8 @@ from concurrent.futures import Future
 from types import FrameType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from nbtune.models.device import rest_threads
+
 __all__ = ["Steps", "awaited", "blocking", "in_thread"]
 
 T = TypeVar("T")
@@ -92,6 +94,7 @@ def in_thread(work: Callable[[], T], *, interrupted: Callable[[int], None] | Non
     """
     result: Future[T] = Future()
     thread = threading.Thread(target=_work, args=(work, result), name="nbtune-cell", daemon=True)
+    rest_threads()
     thread.start()
     seen = 0
     while not result.done():

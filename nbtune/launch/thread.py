@@ -12,6 +12,7 @@ from typing import Final
 from nbtune.errors import RunError
 from nbtune.launch.job import Job
 from nbtune.launch.turns import run_in_turn, take_place
+from nbtune.models.device import rest_threads
 
 __all__ = ["end_threads", "start_thread"]
 
@@ -45,6 +46,7 @@ def start_thread(job: Job) -> None:
         target=run_in_turn, args=(job,), kwargs={"leaving": leaving, "at_work": at_work}, name=f"nbtune-{run}", daemon=True
     )
     _started[run] = _Started(job, thread, leaving, at_work)
+    rest_threads()
     thread.start()
 
 
