@@ -163,7 +163,8 @@ class Base:
                     self.model = cast("PreTrainedModel", self.peft.unload())
                     self.peft = None
         finally:
-            self._active = None
+            self.model.eval()  # the next adapter begins with a probe, which wants no dropout
+            self._active, self._training = None, False
             self._lock.release()
 
     def has_adapter(self, name: str) -> bool:

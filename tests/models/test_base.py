@@ -87,6 +87,11 @@ def test_adapter_and_mode_are_set_when_they_change_alone_and_always_are_what_was
     with base.lease("one") as model:
         assert {module.training for module in model.modules()} == {False}
     assert calls[-1] == "one"
+    with base.lease("one", training=True):
+        pass
+    for name in ("one", "two", "three"):
+        base.remove_adapter(name)
+    assert {module.training for module in base.model.modules()} == {False}
 
 
 def test_a_base_is_shared_until_it_is_unloaded_and_a_loaded_model_is_the_callers_own(tmp_path: Path) -> None:
