@@ -22,6 +22,8 @@ __all__ = ["ROWS_APART", "any_shape", "attending", "rows_apart", "takes_rows"]
 ROWS_APART: Final = "nbtune_rows_apart"
 """The name under which transformers finds this attention while it is switched on."""
 
+_PRODUCTS_WIDTH: Final = {2: 256, 4: 128}
+"""By the bytes of a number: rows up to this length are quicker on a CPU as plain matrix products than in torch's fused kernel."""
 _UPCAST_WIDTH: Final = 384
 """On CPUs torch's bfloat16 kernel is up to three times as slow backwards as the float32 one, until rows are longer than this."""
 
@@ -118,11 +120,10 @@ def _register() -> None:
 
 def _attend_alone(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, dropout: float, scaling: float | None) -> torch.Tensor:
     """Causal attention of [B, heads, T, d] to key and value [B, key heads, T, d]; returns [B, T, heads, d]."""
-    from torch.nn import functional
+    import torch
 
-    grouped = query.shape[1] != key.shape[1]
-    out = functional.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=grouped)
-    return out.transpose(1, 2).contiguous()
+    with torch.autocast(query.device.type, enabled=False):
+        return _causal(query, key, value, dropout=dropout, scaling=scaling).transpose(1, 2).contiguous()
 
 
 def _attend(
@@ -130,7 +131,6 @@ def _attend(
 ) -> torch.Tensor:
     """Causal attention of each row; `query` [1, heads, T, d], `key` and `value` [1, key heads, T, d]; returns [1, T, heads, d]."""
     import torch
-    from torch.nn import functional
 
     places = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # each of [T, heads, d]
     found = []
@@ -139,23 +139,44 @@ def _attend(
             whole = len(rows.groups) == 1
             parts = places if whole else [tensor[group.begin : group.end] for tensor in places]
             count, width = group.apart.shape
-            upcast = query.device.type == "cpu" and query.dtype == torch.bfloat16 and width <= _UPCAST_WIDTH
             q, k, v = (
-                _apart_function()(part.float() if upcast else part, group.apart, group.together).view(count, width, *part.shape[1:])
-                for part in parts
+                _apart_function()(part, group.apart, group.together).view(count, width, *part.shape[1:]).transpose(1, 2) for part in parts
             )
-            out = functional.scaled_dot_product_attention(
-                q.transpose(1, 2),
-                k.transpose(1, 2),
-                v.transpose(1, 2),
-                is_causal=True,
-                dropout_p=dropout,
-                scale=scaling,
-                enable_gqa=q.shape[2] != k.shape[2],
-            )
+            out = _causal(q, k, v, dropout=dropout, scaling=scaling)
             flat = out.transpose(1, 2).reshape(count * width, *out.shape[1:2], out.shape[-1])
-            found.append(_together_function()(flat, group.together).to(query.dtype))
+            found.append(_together_function()(flat, group.together))
     return (found[0] if len(found) == 1 else torch.cat(found))[None]
+
+
+def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, dropout: float, scaling: float | None) -> torch.Tensor:
+    """Causal attention of [B, heads, T, d] to key and value [B, key heads, T, d], in whatever way is quick on the device."""
+    import torch
+    from torch.nn import functional
+
+    width = query.shape[2]
+    on_cpu = query.device.type == "cpu"
+    if on_cpu and width <= _PRODUCTS_WIDTH.get(query.itemsize, 0):
+        return _by_products(query, key, value, dropout=dropout, scaling=scaling)
+    upcast = on_cpu and query.dtype == torch.bfloat16 and width <= _UPCAST_WIDTH
+    q, k, v = (part.float() if upcast else part for part in (query, key, value))
+    grouped = q.shape[1] != k.shape[1]
+    out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=grouped)
+    return out.to(query.dtype)
+
+
+def _by_products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, dropout: float, scaling: float | None) -> torch.Tensor:
+    """`_causal` as the formula has it; query heads that share a key head are laid end to end, so that no key is copied."""
+    import torch
+    from torch.nn import functional
+
+    count, heads, width, size = query.shape
+    key_heads = key.shape[1]
+    q = query.reshape(count * key_heads, heads // key_heads * width, size)
+    k, v = (part.reshape(count * key_heads, width, part.shape[-1]) for part in (key, value))
+    later = torch.full((width, width), -torch.inf, dtype=q.dtype, device=q.device).triu_(1).repeat(heads // key_heads, 1)
+    scores = torch.baddbmm(later, q, k.transpose(1, 2), alpha=size**-0.5 if scaling is None else scaling)
+    weights = functional.dropout(torch.softmax(scores, -1), dropout) if dropout else torch.softmax(scores, -1)
+    return torch.bmm(weights, v).view(count, heads, width, v.shape[-1])
 
 
 @cache
