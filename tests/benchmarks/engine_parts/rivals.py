@@ -59,6 +59,7 @@ def _options(folder: str) -> dict[str, Any]:
         "per_device_train_batch_size": BATCH,
         "learning_rate": 1e-3,
         "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.05,
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
