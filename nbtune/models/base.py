@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nbtune.models.attention import any_shape, rows_apart
+from nbtune.models.low_rank import lean
 
 if TYPE_CHECKING:
     import torch
@@ -137,6 +138,7 @@ class Base:
                     self.peft = PeftModel(self.model, config, adapter_name=name)
                 else:
                     self.peft.add_adapter(name, config)
+            lean(self.model)
         finally:
             self.model.eval()
             self._active, self._training = None, False
