@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.models.families import head
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["readout"]
+
+_WORDS_AT_ONCE: Final = 8192
 
 
 @contextmanager
@@ -36,12 +38,13 @@ def readout(model: nn.Module, at: torch.Tensor, *, exact: bool = False) -> Itera
     selecting = layer.register_forward_pre_hook(select, prepend=True)
     plain = exact and type(layer) is torch.nn.Linear
     if plain:
-        weight = layer.weight.detach().float()
-        bias = None if layer.bias is None else layer.bias.detach().float()
+        weights, biases = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
 
         def multiply(hidden: torch.Tensor, *_: Any) -> torch.Tensor:
             with torch.autocast(hidden.device.type, enabled=False):
-                return functional.linear(hidden.float(), weight, bias)
+                hidden = hidden.float()  # of the head only a part is in float32 at once: all of it would be twice its size again
+                logits = torch.cat([functional.linear(hidden, part.float()) for part in weights.split(_WORDS_AT_ONCE)], -1)
+                return logits if biases is None else logits.add_(biases.float())
 
         before = layer.__dict__.get("forward")  # accelerate may have put its own there
         layer.forward = multiply
