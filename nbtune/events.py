@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 __all__ = [
     "Checkpoint",
     "Control",
+    "Estimated",
     "Evaluation",
     "Event",
     "Failed",
@@ -59,6 +60,19 @@ class Phase(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Estimated(Event):
+    """What the run is expected to need: from shapes alone, then set right by its first steps (`measured_steps` of them).
+
+    `peak_memory_bytes` is the most in use at once as `Step.memory_bytes` counts it, `seconds_per_epoch` of training alone (NaN: not known).
+    """
+
+    type: ClassVar[str] = "estimated"
+    peak_memory_bytes: int
+    seconds_per_epoch: float
+    measured_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Started(Event):
     """Training begins. Counts: optimizer steps in all, rows trained on, parameters trained and in all."""
 
@@ -85,6 +99,7 @@ class Step(Event):
     """One optimizer step: `loss` is nats a trained token, `seconds` of training so far, `num_tokens` real tokens so far.
 
     `fill` is the part of the batches that is real tokens, `skipped` tells of an update left out because the gradient was not finite.
+    `memory_bytes` is the most in use so far: allocated on a GPU, resident in the training process on the CPU.
     The step's own seconds are split into those of making the batch, forward, backward and the optimizer.
     """
 

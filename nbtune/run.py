@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from nbtune.errors import NbtuneError, RunError
-from nbtune.events import Evaluation, Event, Failed, Finished, Step, Stopped
+from nbtune.events import Estimated, Evaluation, Event, Failed, Finished, Step, Stopped
 from nbtune.launch.follow import follow
 from nbtune.launch.live import Listener, live_run
 from nbtune.launch.process import log_tail
@@ -114,6 +114,11 @@ class Run:
             if isinstance(event, Finished | Stopped) and event.summary:
                 return dict(event.summary)
         return {}
+
+    @property
+    def estimate(self) -> Estimated | None:
+        """What the run is expected to need, after its third step set right by what these needed; None: nothing is known yet."""
+        return next((event for event in reversed(self.events()) if isinstance(event, Estimated)), None)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Calls `listener` with each event from now on, whichever process trains; what is returned ends that.

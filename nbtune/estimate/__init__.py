@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from nbtune.estimate.core import Estimate, counted, estimate, estimate_spec
-from nbtune.estimate.fitting import changes_that_fit, fits, resolve_checkpointing
+from nbtune.estimate.fitting import changes_that_fit, fits, in_memory, resolve_checkpointing
 
-__all__ = ["Estimate", "changes_that_fit", "counted", "estimate", "estimate_spec", "fits", "resolve_checkpointing"]
+__all__ = ["Estimate", "changes_that_fit", "counted", "estimate", "estimate_spec", "fits", "in_memory", "resolve_checkpointing"]

@@ -47,6 +47,9 @@ class Estimate:
     `peak_memory_bytes` is the most above the level before the model is loaded, `weights_bytes` the part of it that the weights take.
     `seconds_per_epoch` is rough and mostly too low: it leaves looks at the dev rows out, and what an update costs beside its arithmetic;
     None: no rows were given.
+
+    Of the peak, `activation_bytes` grow with the largest micro-batch, which has `most_places` tokens and pads; `checkpoint_bytes` are there
+    while a checkpoint is written. An epoch has `places_per_epoch` of them (0: no rows were given).
     """
 
     trainable_parameters: int
@@ -55,6 +58,10 @@ class Estimate:
     weights_bytes: int
     seconds_per_epoch: float | None = None
     steps_per_epoch: int = 0
+    activation_bytes: int = 0
+    checkpoint_bytes: int = 0
+    most_places: int = 0
+    places_per_epoch: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,16 +111,29 @@ def estimate_spec(method: str, spec: FinetuneSpec, source: Source, rows: Sequenc
     micro = _micro(method, spec, source, load.largest, dtype, device, base)
     stored = _STORED.get(spec.quantization or "", dtype.itemsize)
     weights = counts.quantized * stored + (counts.total - counts.trained - counts.quantized) * dtype.itemsize + counts.trained * 4
-    peak = weights + counts.trained * _MOMENTS[spec.optim]
+    always = weights + counts.trained * _MOMENTS[spec.optim]
     updating = 4 * (counts.trained + _UPDATE_COPIES.get(spec.optim, 0) * counts.largest)
+    copied = 0
     if device.type == "cpu":
-        peak += max(micro.big, updating - micro.gradients) + _heap_bytes(micro, accumulating=spec.gradient_accumulation_steps > 1)
-        peak += _snapshot_bytes(spec, counts) + _mapped_bytes(method, spec, source, counts, dtype)
+        step = max(micro.big, updating - micro.gradients) + _heap_bytes(micro, accumulating=spec.gradient_accumulation_steps > 1)
+        copied = _snapshot_bytes(spec, counts)
+        peak = always + step + copied + _mapped_bytes(method, spec, source, counts, dtype)
         peak = max(peak, _loading_bytes(source, counts, dtype, spec.quantization))
     else:
-        peak += max(micro.peak, updating)
-    seconds = _seconds(load, micro, counts, dtype, device) if load.steps else None
-    return Estimate(counts.trained, counts.total, int(peak), int(weights), seconds, load.steps)
+        step = max(micro.peak, updating)
+        peak = always + step
+    return Estimate(
+        counts.trained,
+        counts.total,
+        int(peak),
+        int(weights),
+        _seconds(load, micro, counts, dtype, device) if load.steps else None,
+        load.steps,
+        activation_bytes=max(0, int(step) - 4 * counts.trained),
+        checkpoint_bytes=copied,
+        most_places=load.largest.rows * load.largest.width,
+        places_per_epoch=load.worth * load.largest.rows * load.largest.width,
+    )
 
 
 def _heap_bytes(micro: Micro, *, accumulating: bool) -> float:

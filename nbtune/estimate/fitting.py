@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nbtune.models.loading import Source
     from nbtune.spec import FinetuneSpec
 
-__all__ = ["Change", "changes_that_fit", "fits", "resolve_checkpointing", "room_for"]
+__all__ = ["Change", "changes_that_fit", "fits", "in_memory", "resolve_checkpointing", "room_for"]
 
 _LEAST_TOKENS: Final = 32
 
@@ -86,12 +86,18 @@ def changes_that_fit(
 
 
 def room_for(method: str, spec: FinetuneSpec, source: Source, need: Estimate) -> int:
-    """Bytes free on the device, and those of the weights where the base that the run shares is in memory already."""
+    """Bytes free on the device, and those of the weights that are in memory already."""
     from nbtune.models.device import available_bytes, device_of
+
+    return available_bytes(device_of(spec.device)) + in_memory(method, spec, source, need)
+
+
+def in_memory(method: str, spec: FinetuneSpec, source: Source, need: Estimate) -> int:
+    """Bytes of what the run needs that are there before it: the weights, where the base that it shares is loaded."""
     from nbtune.models.shared import is_loaded
 
     shared = not get(method).writes_base and is_loaded(source, dtype=spec.dtype, quantization=spec.quantization, device=spec.device)
-    return available_bytes(device_of(spec.device)) + (need.weights_bytes if shared else 0)
+    return need.weights_bytes if shared else 0
 
 
 def _resolved(

@@ -115,11 +115,14 @@ def _back_off(job: Job, step: int) -> Iterator[Event]:
 
 
 def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, None, Any]:
-    from nbtune.estimate import counted, fits
+    from nbtune.estimate import counted, fits, in_memory
+    from nbtune.models.device import device_of
     from nbtune.models.families import can_pack, why_unpacked
     from nbtune.objectives import get
     from nbtune.training.activations import remove_left
+    from nbtune.training.forecast import Forecast
     from nbtune.training.loop import Start, Training
+    from nbtune.training.memory import PeakMemory
 
     live, spec = job.live, job.spec
     remove_left()
@@ -133,7 +136,11 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     yield from _phase(controls, f"reading the tokenizer of {job.source.name}")
     encoder = _encoder(job)
     rows = yield from _encode(job, encoder)
-    spec, _ = fits(job.method.name, spec, job.source, rows)  # decides about gradient_checkpointing: auto
+    spec, need = fits(job.method.name, spec, job.source, rows)  # decides about gradient_checkpointing: auto
+    device = device_of(spec.device)
+    there = in_memory(job.method.name, spec, job.source, need)
+    forecast = Forecast(need, PeakMemory(device), device, in_memory=there)
+    yield forecast.told
     yield from _phase(controls, f"loading {job.source.name}" + (f" as {spec.quantization}" if spec.quantization else ""))
     base = _load(job)
     packed = _packed(spec, can_pack(base.config))
@@ -161,6 +168,7 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
         packed=packed,
         total_parameters=total_parameters,
         controls=controls,
+        forecast=forecast,
         start=start,
     )
 

@@ -20,7 +20,6 @@ __all__ = [
     "give_back",
     "is_out_of_memory",
     "name_at_once",
-    "peak_bytes",
     "rest_threads",
 ]
 
@@ -138,17 +137,6 @@ def rest_threads() -> None:
     pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
     if pause is not None:
         pause(1)  # omp_pause_soft: what was set stays
-
-
-def peak_bytes(device: torch.device) -> int:
-    """The most memory in use so far: allocated on the GPU, or resident in this process on the CPU."""
-    if device.type == "cuda":
-        import torch
-
-        return int(torch.cuda.max_memory_allocated(device))
-    import psutil
-
-    return int(psutil.Process().memory_info().rss)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

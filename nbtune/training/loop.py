@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nbtune.objectives import Objective
     from nbtune.spec import FinetuneSpec
     from nbtune.training.evaluation import Evaluator
+    from nbtune.training.forecast import Forecast
 
 __all__ = ["DivergedError", "Start", "Training"]
 
@@ -65,6 +66,7 @@ class Training:
         packed: bool,
         total_parameters: int,
         controls: Controls,
+        forecast: Forecast,
         start: Start | None = None,
     ) -> None:
         self.spec, self.base, self.adapter, self.evaluator = spec, base, adapter, evaluator
@@ -75,12 +77,12 @@ class Training:
         )
         self._root = folder / "checkpoints"
         self._writer = Writer(self._root, spec.save_total_limit)
-        self._controls, self._start = controls, start
+        self._controls, self._forecast, self._start = controls, forecast, start
         self._every = spec.eval_steps or max(1, -(-self.total_steps // 4))
         self.state = State(micro_rows=spec.per_device_train_batch_size, threads=_threads())
         self._resident = 0.0  # when this session's first step would have begun, had all the run's seconds been in it
         self._pending: tuple[Done, int] | None = None  # with the tokens so far
-        self._not_finite = self._peak = 0
+        self._not_finite = 0
         self._saved: int | None = None
         self._stopping = self._paused = False
         self._early = ""
@@ -258,8 +260,6 @@ class Training:
         Raises:
             DivergedError: one too many without a finite gradient.
         """
-        from nbtune.models.device import peak_bytes
-
         for text in self.stepper.smaller:
             yield Note(level="warning", text=text)
         self.stepper.smaller.clear()
@@ -268,7 +268,6 @@ class Training:
         self._writer.wait()  # a step is told after the checkpoint before it is on the disk: never is more than one interval done again
         (done, num_tokens), self._pending = self._pending, None
         (loss, norm), state, parts = done.figures.values(), self.state, done.watch.seconds()
-        self._peak = max(self._peak, peak_bytes(self.base.device))
         skipped = norm != norm or norm in (float("inf"), float("-inf"))  # noqa: PLR0124  NaN alone differs from itself
         if not skipped:
             state.interval_loss += loss * done.weight
@@ -283,11 +282,12 @@ class Training:
             num_tokens=num_tokens,
             seconds=state.seconds,
             tokens_per_second=done.num_tokens / max(done.ended - done.began, 1e-9),
-            memory_bytes=self._peak,
+            memory_bytes=self._forecast.memory.bytes(),
             fill=done.fill,
             skipped=skipped,
             **{f"{part}_seconds": seconds for part, seconds in parts.items()},
         )
+        yield from self._forecast.add(done)
         self._not_finite = self._not_finite + 1 if skipped else 0
         if self._not_finite >= DIVERGED_AFTER:
             raise DivergedError(done.step)
@@ -375,7 +375,7 @@ class Training:
             "steps": step,
             "num_tokens": state.num_tokens,
             "seconds": state.seconds,
-            "peak_memory_bytes": self._peak,
+            "peak_memory_bytes": self._forecast.memory.bytes(),
             "scores": state.scores,
             "best_step": state.best_step,
             "checkpoint_step": kept,

@@ -38,6 +38,8 @@ class Done:
     learning_rate: float
     num_tokens: int
     fill: float
+    most_places: int
+    """Tokens and pads of the largest micro-batch."""
     began: float
     ended: float
     watch: Stopwatch
@@ -109,16 +111,16 @@ class Stepper:
         weight = sum(self.rows[row].num_trained for row in chosen)
         rate = learning_rate_at(step - 1, self.total_steps, spec)
         total = torch.zeros((), device=self.base.device)
-        tokens = places = 0
+        tokens = places = most = 0
         with self.base.lease(self.adapter, training=True, checkpointing=spec.gradient_checkpointing is True) as model:
             for micro in micro_batches(chosen, self._lengths, state.micro_rows):
                 loss, real, all_places = self._micro_step(model, micro, _Share(step, weight, spec, watch))
                 total += loss
-                tokens, places = tokens + real, places + all_places
+                tokens, places, most = tokens + real, places + all_places, max(most, all_places)
             norm = self._updated(rate, spec)
             watch.lap("optimizer")
         figures = Reading(total / weight, norm)
-        return Done(step, figures, weight, rate, tokens, tokens / places, began, time.perf_counter(), watch)
+        return Done(step, figures, weight, rate, tokens, tokens / places, most, began, time.perf_counter(), watch)
 
     def _micro_step(self, model: Any, micro: list[int], of: _Share) -> tuple[torch.Tensor, int, int]:
         """Adds the gradient of these rows' share of the step's mean loss; their summed loss, their tokens, and the places they fill."""

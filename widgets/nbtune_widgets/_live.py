@@ -121,6 +121,7 @@ class LivePanel(anywidget.AnyWidget):
             "score": _finite(progress.score.last),
             "dev_loss": _finite(progress.dev_loss.last),
             "checkpoint_step": progress.checkpoint_step,
+            "expected_memory_bytes": progress.expected_memory_bytes,
             **_measured(progress),
             "asked": sorted(progress.asked),
             "controls": dict(progress.controls),

@@ -14,6 +14,7 @@ __all__ = [
     "duration",
     "figure",
     "fine_duration",
+    "in_use",
     "memory",
     "one_line",
     "plain",
@@ -117,6 +118,13 @@ def memory(size: float | None) -> str:
     if size < 1e9:  # noqa: PLR2004
         return f"{size / 1e6:.0f} MB"
     return f"{size / 1e9:.1f} GB"
+
+
+def in_use(used: float | None, expected: float | None) -> str:
+    """Memory in use, and what is expected to be while that is more: "1.2 GB of 1.5 GB expected"."""
+    if expected is None or expected <= (used or 0):
+        return memory(used)
+    return f"{memory(used)} of {memory(expected)} expected" if used else f"{memory(expected)} expected"
 
 
 def shown(text: object, limit: int = 2000) -> str:

@@ -51,6 +51,7 @@ class Progress:
 
     status: str = "starting"
     phase: str = ""
+    estimated: ev.Estimated | None = None
     started: ev.Started | None = None
     step: ev.Step | None = None
     failed: ev.Failed | None = None
@@ -120,6 +121,11 @@ class Progress:
         return None if total is None or self.over else self.pace.seconds_left(total)
 
     @property
+    def expected_memory_bytes(self) -> int | None:
+        """The most that it is expected to have in use at once, while it goes on."""
+        return None if self.estimated is None or self.over else self.estimated.peak_memory_bytes
+
+    @property
     def best_step(self) -> int | None:
         """The step of the best look at dev, by the run's own word."""
         look = best_look(self.looks)
@@ -154,6 +160,9 @@ class Progress:
         self.phase = event.text
         if self.status in OVER | {"queued"}:
             self.status = "starting"
+
+    def _estimated(self, event: ev.Estimated) -> None:
+        self.estimated = event
 
     def _started(self, event: ev.Started) -> None:
         self.started, self.metric = event, event.metric
@@ -256,6 +265,7 @@ _HANDLERS: Final[dict[str, Callable[[Progress, Any], None]]] = {
     for cls in (
         ev.Queued,
         ev.Phase,
+        ev.Estimated,
         ev.Started,
         ev.Resumed,
         ev.Step,

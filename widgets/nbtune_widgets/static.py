@@ -9,7 +9,7 @@ from typing import Final
 from markupsafe import Markup
 
 from nbtune_widgets.curves import Line, Signs, curves_svg
-from nbtune_widgets.formats import NOTHING, count, distinct, duration, figure, fine_duration, memory, one_line, rate, share, shown, tail
+from nbtune_widgets.formats import NOTHING, count, distinct, duration, figure, fine_duration, in_use, one_line, rate, share, shown, tail
 from nbtune_widgets.looks import gap, gap_text
 from nbtune_widgets.markup import figures, join, mark, messages, page, table
 from nbtune_widgets.progress import Progress
@@ -131,7 +131,10 @@ def _small_figures(progress: Progress) -> list[tuple[str, str]]:
             ("Fill of the batches", share(pace.fill)),
             ("A step", parts_text(pace.parts)),
             ("Skipped updates", count(len(progress.skipped)) if progress.skipped else NOTHING),
-            ("Peak memory", memory(progress.summary.get("peak_memory_bytes") or progress.peak_memory_bytes)),
+            (
+                "Peak memory",
+                in_use(progress.summary.get("peak_memory_bytes") or progress.peak_memory_bytes, progress.expected_memory_bytes),
+            ),
         ]
     if progress.started:
         told = progress.started

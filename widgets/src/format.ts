@@ -49,6 +49,12 @@ export function memory(bytes: Maybe): string {
   return bytes < 1e9 ? `${(bytes / 1e6).toFixed(0)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }
 
+/** Memory in use, and what is expected to be while that is more. */
+export function inUse(used: Maybe, expected: Maybe): string {
+  if (expected === null || expected === undefined || expected <= (used ?? 0)) return memory(used);
+  return used ? `${memory(used)} of ${memory(expected)} expected` : `${memory(expected)} expected`;
+}
+
 /** The time of one step, which may be short. */
 export function fineDuration(seconds: Maybe): string {
   if (seconds === null || seconds === undefined || seconds >= 1) return duration(seconds);

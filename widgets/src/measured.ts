@@ -1,7 +1,7 @@
 // What is measured of a run: large what one looks for first, small what one looks up, and a thin bar of where a step's time goes.
 
 import { make, say, setAttribute } from "./dom";
-import { count, duration, figure, fineDuration, memory, share, wholeDuration } from "./format";
+import { count, duration, figure, fineDuration, inUse, share, wholeDuration } from "./format";
 import { isOver, type Part, type State } from "./state";
 
 const PARTS: readonly Part[] = ["data", "forward", "backward", "optimizer"];
@@ -49,7 +49,7 @@ export class Measured {
       ["gap, dev less train", figure(state.gap)],
       ["tokens/s", count(state.tokens_per_second)],
       ["fill", share(state.fill)],
-      ["memory", memory(state.memory_bytes)],
+      ["memory", inUse(state.memory_bytes, state.expected_memory_bytes)],
       ["skipped updates", state.skipped ? count(state.skipped) : NOTHING],
       ["trained", trained],
       ["on", state.device ? `${state.device}, ${state.dtype ?? ""}` : NOTHING],

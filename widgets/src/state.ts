@@ -62,6 +62,8 @@ export interface State {
   learning_rate?: number | null;
   tokens_per_second?: number | null;
   memory_bytes?: number | null;
+  /** The most that the run is expected to have in use at once; told before its first step, set right after its third. */
+  expected_memory_bytes?: number | null;
   num_rows?: number;
   trainable_parameters?: number;
   total_parameters?: number;
