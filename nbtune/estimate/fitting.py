@@ -96,8 +96,9 @@ def in_memory(method: str, spec: FinetuneSpec, source: Source, need: Estimate) -
     """Bytes of what the run needs that are there before it: the weights, where the base that it shares is loaded."""
     from nbtune.models.shared import is_loaded
 
-    shared = not get(method).writes_base and is_loaded(source, dtype=spec.dtype, quantization=spec.quantization, device=spec.device)
-    return need.weights_bytes if shared else 0
+    chosen = get(method)
+    held: dict[str, Any] = {"dtype": spec.dtype, "quantization": spec.quantization, "device": spec.device}
+    return need.weights_bytes if not chosen.writes_base and is_loaded(source, kind=chosen.kind, **held) else 0
 
 
 def _resolved(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from nbtune.store import RunFolder
 
 if TYPE_CHECKING:
     from nbtune.inference import Engine
+    from nbtune.methods import Method
     from nbtune.models.base import Base
     from nbtune.models.loading import LoadedModel
     from nbtune.task import Task
@@ -33,25 +33,31 @@ def engine_of(folder: RunFolder, task: Task) -> Engine:
     """
     from nbtune.data.encoding import Encoder
     from nbtune.inference import Engine
+    from nbtune.methods import first_ids
 
     base = _base(folder)
-    return Engine(base, Encoder(base.tokenizer, task.uses_chat, task.system), folder.id)
+    first = first_ids(*_method_of(folder), base.config)
+    return Engine(base, Encoder(base.tokenizer, task.uses_chat, task.system, first), folder.id)
 
 
 def own_model(folder: RunFolder) -> LoadedModel:
     """A copy that belongs to the caller, its adapter active."""
     from nbtune.models.loading import LoadedModel
-    from nbtune.models.shared import own_base
 
-    base, _ = _restored(folder, own_base)
+    base, _ = _restored(folder)
     model: Any = base.peft or base.model
     return LoadedModel(model, base.tokenizer, base.config, base.name)
 
 
 def save_run(folder: RunFolder, target: Path, *, merge: bool) -> Path:
     """See `Run.save`."""
+    from nbtune.methods import get
+
     if target.exists() and any(target.iterdir()):
         raise RunError(f"the folder {str(target)!r} is not empty", hint="name a new folder")
+    if merge and not get(folder.spec["method"]).merges:
+        message = f"what {folder.spec['method']} adds are layers of its own, which cannot be merged into the base's weights"
+        raise RunError(message, hint="save it without merge")
     last = _last_checkpoint(folder)
     target.mkdir(parents=True, exist_ok=True)
     if merge:
@@ -64,9 +70,7 @@ def save_run(folder: RunFolder, target: Path, *, merge: bool) -> Path:
 
 
 def _save_merged(folder: RunFolder, target: Path) -> None:
-    from nbtune.models.shared import own_base
-
-    base, _ = _restored(folder, own_base, quantized=False)
+    base, _ = _restored(folder, quantized=False)
     dtype = base.dtype
     model: Any = base.peft.merge_and_unload() if base.peft is not None else base.model
     model.to(dtype).save_pretrained(target)
@@ -74,7 +78,7 @@ def _save_merged(folder: RunFolder, target: Path) -> None:
 
 
 def _base(folder: RunFolder) -> Base:
-    from nbtune.models.shared import keep_tuned, shared_base, tuned_base
+    from nbtune.models.shared import keep_tuned, tuned_base
 
     with _opening:
         base = tuned_base(folder.id)
@@ -82,28 +86,34 @@ def _base(folder: RunFolder) -> Base:
             live = live_run(folder.id)
             if live is not None and not live.over.is_set():
                 raise RunError(f"run {folder.name} is still being prepared", hint="wait for it: run.wait()")
-            base, _read_from[folder.id] = _restored(folder, shared_base)
+            base, _read_from[folder.id] = _restored(folder, shared=True)
             keep_tuned(folder.id, base)
         elif folder.id in _read_from and folder.checkpoints()[-1:] not in ([], [_read_from[folder.id]]):
             _read_from[folder.id] = _read_last(folder, base)  # another process trains it and has written a newer one since
         return base
 
 
-def _restored(folder: RunFolder, load: Callable[..., Base], *, quantized: bool = True) -> tuple[Base, Path]:
-    """The base by `load` (a copy where the method writes it; unquantized to merge into) with the last checkpoint on, and which that is."""
-    from nbtune.methods import get
+def _restored(folder: RunFolder, *, shared: bool = False, quantized: bool = True) -> tuple[Base, Path]:
+    """The base (the shared one, where the method leaves it as it is; unquantized to merge into) with the last checkpoint on, and which."""
     from nbtune.models.loading import source_of
-    from nbtune.models.shared import own_base
+    from nbtune.models.shared import own_base, shared_base
 
     _last_checkpoint(folder)  # there is one: said before anything is loaded
-    said = folder.spec
-    method = get(said["method"])
-    spec = method.spec.build({key: value for key, value in said.items() if key in method.spec.model_fields and key != "name"})
-    chosen = own_base if method.writes_base else load
-    quantization = spec.quantization if quantized else None
-    base = chosen(source_of(spec.model), dtype=spec.dtype, quantization=quantization, device=spec.device)
+    method, spec = _method_of(folder)
+    source = source_of(spec.model)
+    held: dict[str, Any] = {"dtype": spec.dtype, "quantization": spec.quantization if quantized else None, "device": spec.device}
+    base = shared_base(source, kind=method.kind, **held) if shared and not method.writes_base else own_base(source, **held)
     method.attach(base, spec, folder.id)
     return base, _read_last(folder, base)
+
+
+def _method_of(folder: RunFolder) -> tuple[Method, Any]:
+    """The run's method and its options."""
+    from nbtune.methods import get
+
+    said = folder.spec
+    method = get(said["method"])
+    return method, method.spec.build({key: value for key, value in said.items() if key in method.spec.model_fields and key != "name"})
 
 
 def _read_last(folder: RunFolder, base: Base) -> Path:

@@ -180,7 +180,8 @@ def _refuse_too_large(job: Job) -> None:
     from nbtune.models.shared import is_loaded
 
     spec, where = job.spec, device_of(job.spec.device)
-    if job.source.bound is None and not is_loaded(job.source, dtype=spec.dtype, quantization=spec.quantization, device=spec.device):
+    held: dict[str, Any] = {"dtype": spec.dtype, "quantization": spec.quantization, "device": spec.device}
+    if job.source.bound is None and not is_loaded(job.source, kind=job.method.kind, **held):
         refuse_encoder(job.source)
         refuse_too_large(job.source, dtype_of(spec.dtype, where), spec.quantization, where)
 
@@ -202,26 +203,28 @@ def _phase(controls: Controls, text: str) -> Iterator[Event]:
 
 def _encoder(job: Job) -> Encoder:
     from nbtune.data.encoding import Encoder
+    from nbtune.methods import first_ids
 
-    return Encoder(job.source.tokenizer, job.task.uses_chat, job.task.system)
+    return Encoder(job.source.tokenizer, job.task.uses_chat, job.task.system, first_ids(job.method, job.spec, job.source.config))
 
 
 def _encode(job: Job, encoder: Encoder) -> Generator[Event, None, list[Encoded]]:
     from nbtune.data.doctor import diagnose
     from nbtune.doctor import context_of
 
+    context = context_of(job.source.config)
     found = diagnose(
         job.task,
         encoder.tokenizer,
-        max_length=job.spec.max_length,
-        context=context_of(job.source.config),
+        max_length=job.spec.max_length - len(encoder.first),
+        context=None if context is None else context - len(encoder.first),
         near=False,  # the split has looked for them
         max_eval_rows=job.spec.max_eval_rows,
     )
     found.refuse()
     for text in found.briefly():
         yield Note(level="warning", text=text)
-    return list(found.encoded)
+    return [row.behind(encoder.first) for row in found.encoded]
 
 
 def _max_length(job: Job) -> int:
@@ -232,8 +235,8 @@ def _max_length(job: Job) -> int:
 def _load(job: Job) -> Base:
     from nbtune.models.shared import own_base, shared_base
 
-    load = own_base if job.method.writes_base else shared_base
-    return load(job.source, dtype=job.spec.dtype, quantization=job.spec.quantization, device=job.spec.device)
+    held: dict[str, Any] = {"dtype": job.spec.dtype, "quantization": job.spec.quantization, "device": job.spec.device}
+    return own_base(job.source, **held) if job.method.writes_base else shared_base(job.source, kind=job.method.kind, **held)
 
 
 def _keep(run_id: str, base: Base) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nbtune.models.base import Base
     from nbtune.spec import FinetuneSpec
 
-__all__ = ["Facts", "Method"]
+__all__ = ["Facts", "Method", "first_ids"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Method(Protocol):
     """A way to adapt a base.
 
     `spec` is its options (the common ones of `FinetuneSpec` and its own). With `writes_base` it trains the base's own weights, so
-    it is given a copy; else it adds an adapter named by the run to the shared base.
+    it is given a copy; else it adds an adapter named by the run to a shared base, of `kind` by peft's name.
+    What `merges` can be made part of the base's own weights.
     """
 
     name: str
@@ -41,6 +42,8 @@ class Method(Protocol):
     paper: str
     spec: type[FinetuneSpec]
     writes_base: bool
+    kind: str | None
+    merges: bool
 
     def requires(self, facts: Facts, spec: Any) -> None:
         """Refuses a model or an option that cannot work, before anything is loaded.
@@ -51,3 +54,15 @@ class Method(Protocol):
 
     def attach(self, base: Base, spec: Any, name: str) -> None:
         """Makes exactly the intended parameters trainable, as the adapter `name` or in the base itself."""
+
+
+def first_ids(method: Method, spec: Any, config: PretrainedConfig) -> tuple[int, ...]:
+    """Ids in front of each prompt: beyond the vocabulary, those of the virtual tokens of a soft prompt; none for other methods.
+
+    A method that has some says how many by `virtual_tokens(spec)`.
+    """
+    from nbtune.models.families import vocabulary
+
+    count = method.virtual_tokens(spec) if hasattr(method, "virtual_tokens") else 0
+    first = vocabulary(config) if count else 0
+    return tuple(range(first, first + count))

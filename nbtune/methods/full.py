@@ -30,6 +30,8 @@ class Full:
     paper: ClassVar[str] = "https://arxiv.org/abs/1801.06146"
     spec: ClassVar[type[FinetuneSpec]] = FullSpec
     writes_base: ClassVar[bool] = True
+    kind: ClassVar[str | None] = None
+    merges: ClassVar[bool] = True
 
     def requires(self, facts: Facts, spec: FinetuneSpec) -> None:
         """Refuses a quantized base.

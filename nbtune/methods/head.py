@@ -29,6 +29,8 @@ class Head:
     paper: ClassVar[str] = "https://arxiv.org/abs/1411.1792"
     spec: ClassVar[type[FinetuneSpec]] = HeadSpec
     writes_base: ClassVar[bool] = True
+    kind: ClassVar[str | None] = None
+    merges: ClassVar[bool] = True
 
     def requires(self, facts: Facts, spec: FinetuneSpec) -> None:
         """Works wherever there is a head; bitsandbytes leaves it unquantized."""

@@ -31,6 +31,8 @@ class LastBlocks:
     paper: ClassVar[str] = "https://arxiv.org/abs/1411.1792"
     spec: ClassVar[type[FinetuneSpec]] = LastBlocksSpec
     writes_base: ClassVar[bool] = True
+    kind: ClassVar[str | None] = None
+    merges: ClassVar[bool] = True
 
     def requires(self, facts: Facts, spec: LastBlocksSpec) -> None:
         """Refuses a quantized base and more blocks than there are.

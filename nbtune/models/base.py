@@ -82,6 +82,7 @@ class Base:
         self.name = loaded.name
         self.quantization = quantization
         self.peft: PeftModel | None = None
+        self.kind: str | None = None  # of the adapters on it, by peft's name; None: there are none
         self._lock = FairLock()
         self._as_loaded: torch.Tensor | None = None
         self._active: str | None = None  # of peft's adapters, where it is known; setting one walks through all modules
@@ -138,6 +139,7 @@ class Base:
                     self.peft = PeftModel(self.model, config, adapter_name=name)
                 else:
                     self.peft.add_adapter(name, config)
+                self.kind = str(getattr(config.peft_type, "value", config.peft_type)).lower()
             lean(self.model)
         finally:
             self.model.eval()
@@ -163,7 +165,7 @@ class Base:
                     self.peft.delete_adapter(name)
                 else:
                     self.model = cast("PreTrainedModel", self.peft.unload())
-                    self.peft = None
+                    self.peft = self.kind = None
         finally:
             self.model.eval()  # the next adapter begins with a probe, which wants no dropout
             self._active, self._training = None, False
@@ -175,10 +177,13 @@ class Base:
 
     def train_only(self, modules: Iterable[nn.Module]) -> None:
         """Makes the parameters of `modules` (and no others) trainable, as float32 master weights."""
-        for module in modules:
-            for parameter in module.parameters():
-                parameter.data = parameter.data.float()
-                parameter.requires_grad_(True)
+        self.train_only_parameters(parameter for module in modules for parameter in module.parameters())
+
+    def train_only_parameters(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Makes these parameters trainable, as float32 master weights."""
+        for parameter in parameters:
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
 
     def named(self, name: str) -> dict[str, nn.Parameter]:
         """The same as `trained`, by names that do not hold the run's own: what is written under them suits a fork, too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import ModelError
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["blocks", "can_pack", "final_norms", "head", "untie_head", "why_unpacked"]
+__all__ = ["Sublayers", "blocks", "can_pack", "final_norms", "head", "sublayers", "untie_head", "vocabulary", "why_unpacked"]
 
 _PACKABLE: Final = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "olmo2", "phi3"})
 """Families whose sdpa attention was seen to take a boolean 4-D mask as it is, and positions that start again."""
@@ -32,6 +33,12 @@ def why_unpacked(config: PretrainedConfig) -> str:
     if config.model_type not in _PACKABLE:
         return f"{config.model_type} was not seen to keep packed rows apart"
     return "" if attention in ("sdpa", ROWS_APART) else f"packing needs sdpa attention, and this is {attention}"
+
+
+def vocabulary(config: PretrainedConfig) -> int:
+    """Rows of the model's embeddings: the first id that is no token of its own."""
+    text: Any = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return int(text.vocab_size)
 
 
 def blocks(model: PreTrainedModel) -> nn.ModuleList:
@@ -86,3 +93,69 @@ def untie_head(model: PreTrainedModel) -> None:
     if getattr(layer, "weight", None) is getattr(embeddings, "weight", None):
         layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=layer.weight.requires_grad)
         model.config.tie_word_embeddings = False
+
+
+@dataclass(frozen=True)
+class Sublayers:
+    """Where the blocks write to the residual stream, by full module names.
+
+    The last layer of each block's attention and of its feed-forward; and the feed-forwards as a whole where they are modules of their own.
+    """
+
+    attention_out: tuple[str, ...]
+    feed_forward_out: tuple[str, ...]
+    feed_forward: tuple[str, ...] | None
+
+
+_ATTENTION_OUT: Final = (
+    "self_attn.o_proj",  # Llama and its kin
+    "self_attn.out_proj",  # OPT, BART
+    "self_attn.dense",  # Phi
+    "attention.output.dense",  # BERT, RoBERTa, DeBERTa
+    "attention.out_lin",  # DistilBERT
+    "attn.Wo",  # ModernBERT
+    "attn.c_proj",  # GPT-2
+    "attention.dense",  # GPT-NeoX
+    "self_attention.dense",  # BLOOM
+)
+_FEED_FORWARD_OUT: Final = ("mlp.down_proj", "mlp.fc2", "fc2", "output.dense", "ffn.lin2", "mlp.Wo", "mlp.c_proj", "mlp.dense_4h_to_h")
+_FEED_FORWARD: Final = ("mlp", "ffn")
+
+
+def sublayers(model: PreTrainedModel) -> Sublayers:
+    """Where the blocks of the model write; a family that is not known by its names is worked out from the shapes of its layers.
+
+    Raises:
+        ModelError: neither tells.
+    """
+    layers = blocks(model)
+    prefix = next(name for name, module in model.named_modules() if module is layers)
+    found = _known_parts(layers[0]) or _parts_by_shape(layers[0])
+    if found is None:
+        shown = ", ".join(name for name, _ in layers[0].named_children())
+        message = f"it is not known which parts of a {type(layers[0]).__name__} (it has {shown}) are attention and feed-forward"
+        raise ModelError(message, hint="use a method that is told its layers by name, such as lora with target_modules")
+
+    def everywhere(part: str) -> tuple[str, ...]:
+        return tuple(f"{prefix}.{number}.{part}" for number in range(len(layers)))
+
+    attention, out, whole = found
+    return Sublayers(everywhere(attention), everywhere(out), None if whole is None else everywhere(whole))
+
+
+def _known_parts(block: nn.Module) -> tuple[str, str, str | None] | None:
+    names = {name.removesuffix(".base_layer") for name, _ in block.named_modules()}
+    attention = next((name for name in _ATTENTION_OUT if name in names), None)
+    out = next((name for name in _FEED_FORWARD_OUT if name in names), None)
+    whole = next((name for name in _FEED_FORWARD if name in names), None)
+    return None if attention is None or out is None else (attention, out, whole)
+
+
+def _parts_by_shape(block: nn.Module) -> tuple[str, str, str | None] | None:
+    """The last linear layer within what is called attention, and the last one outside it."""
+    from torch import nn
+
+    linear = [name for name, module in block.named_modules() if isinstance(module, nn.Linear)]
+    attention = [name for name in linear if "att" in name.lower()]
+    others = [name for name in linear if "att" not in name.lower()]
+    return (attention[-1], others[-1], None) if attention and others else None

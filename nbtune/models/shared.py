@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["is_loaded", "keep_tuned", "load", "loaded_tokenizer", "own_base", "shared_base", "tuned_base", "unload", "warm_up"]
 
-_bases: dict[str, Base] = {}
+_bases: dict[str, list[Base]] = {}
 _bound: dict[str, Any] = {}
 _tuned: dict[str, Base] = {}
 _loading = threading.RLock()
@@ -40,23 +40,38 @@ def load(model: Any, *, dtype: str | None = None, quantization: str | None = Non
     return load_weights(source_of(model), dtype=dtype_of(dtype, where), quantization=quantization, device=where)
 
 
-def shared_base(source: Source, *, dtype: str | None, quantization: str | None, device: str | None) -> Base:
-    """The one copy of that base, loaded if it is not there yet.
+def shared_base(source: Source, *, dtype: str | None, quantization: str | None, device: str | None, kind: str | None = None) -> Base:
+    """The copy of that base that is in memory, loaded if it is not there yet.
+
+    Args:
+        source: the model.
+        dtype: as `load` has it.
+        quantization: likewise.
+        device: likewise.
+        kind: peft's name of the tuner whose adapters the copy is to hold; a second kind gets a second copy, because peft's tuners cannot
+            be put on one model together. None: any copy will do.
 
     Raises:
         ModelError: as `load`.
     """
     key = _key(source, dtype, quantization, device)
     with _loading:
-        if key not in _bases:
-            _bases[key] = own_base(source, dtype=dtype, quantization=quantization, device=device)
+        found = _for_kind(key, kind)
+        if found is None:
+            found = own_base(source, dtype=dtype, quantization=quantization, device=device)
+            _bases.setdefault(key, []).append(found)
             _bound[key] = source.bound  # held, so that its id stays its own
-        return _bases[key]
+        found.kind = found.kind or kind  # nobody else's from here on
+        return found
 
 
-def is_loaded(source: Source, *, dtype: str | None, quantization: str | None, device: str | None) -> bool:
+def _for_kind(key: str, kind: str | None) -> Base | None:
+    return next((base for base in _bases.get(key, ()) if kind is None or base.kind in (None, kind)), None)
+
+
+def is_loaded(source: Source, *, dtype: str | None, quantization: str | None, device: str | None, kind: str | None = None) -> bool:
     """Whether `shared_base` has that base in memory."""
-    return _key(source, dtype, quantization, device) in _bases
+    return _for_kind(_key(source, dtype, quantization, device), kind) is not None
 
 
 def own_base(source: Source, *, dtype: str | None, quantization: str | None, device: str | None) -> Base:
@@ -84,7 +99,7 @@ def keep_tuned(run_id: str, base: Base) -> None:
 
 def loaded_tokenizer(name: str) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a shared base that is already in memory under that name; None where none is."""
-    return next((base.tokenizer for base in list(_bases.values()) if base.name == name), None)
+    return next((base.tokenizer for bases in list(_bases.values()) for base in bases if base.name == name), None)
 
 
 def unload() -> int:
@@ -96,7 +111,7 @@ def unload() -> int:
     import sys
 
     with _loading:
-        count = len(_bases)
+        count = sum(len(bases) for bases in _bases.values())
         _bases.clear()
         _bound.clear()
         _tuned.clear()
