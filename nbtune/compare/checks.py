@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nbtune.inference import Engine
-
 if TYPE_CHECKING:
     from nbtune.approaches.base import Approach, Asking, Setting
 
@@ -33,7 +31,7 @@ def _check_tuned(approach: Approach, prompt: str, setting: Setting, checks: list
     """Logits of the first prompt with what was trained on and off, and off against the base before anything was attached."""
     engine = approach.engine
     adapter = engine.base.has_adapter(approach.run_id or "")
-    off = Engine(engine.base, engine.encoder) if adapter else setting.engine(approach.task)
+    off = engine.off() if adapter else setting.engine(approach.task)
     difference = float((engine.logits(prompt) - off.logits(prompt)).abs().max())
     what = "adapter" if adapter else "trained parts"
     if difference > 0:

@@ -29,6 +29,10 @@ class Encoded:
         """Trained tokens: the answer's and the end of sequence."""
         return len(self.ids) - self.start
 
+    def behind(self, first: Sequence[int]) -> Encoded:
+        """The row with these ids in front of its prompt."""
+        return Encoded((*first, *self.ids), self.start + len(first)) if first else self
+
     def cut(self, max_length: int, bos: int | None) -> Encoded:
         """The row within `max_length`, without the beginning of its prompt's text where it is longer; a BOS that opens it stays.
 
@@ -52,12 +56,13 @@ class Encoder:
     """Encodes the prompts and answers of one task with one tokenizer.
 
     With `chat` the prompt is the user's turn of the tokenizer's chat template (after `system`), and the answer the assistant's;
-    the answer's outer spaces are dropped there, because the template sets its own.
+    the answer's outer spaces are dropped there, because the template sets its own. `first` are ids that stand before every prompt.
     """
 
     tokenizer: PreTrainedTokenizerBase
     chat: bool = False
     system: str | None = None
+    first: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.chat and not self.tokenizer.chat_template:
@@ -75,7 +80,7 @@ class Encoder:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Token ids of a prompt, with the tokenizer's BOS where it has one, and never an EOS."""
-        return self._ids(self.prompt_text(prompt), special=not self.chat)
+        return [*self.first, *self._ids(self.prompt_text(prompt), special=not self.chat)]
 
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
         """Token ids of an answer that follows `prompt`.
@@ -95,6 +100,7 @@ class Encoder:
             DataError: the answer has no tokens or alone is longer than `max_length`, or the tokenizer has no EOS.
         """
         whole = self.whole(prompt, answer)
+        max_length -= len(self.first)
         if not isinstance(self.tokenizer.eos_token_id, int):
             message = "the tokenizer has no end-of-sequence token, so a model could not learn to stop"
             raise DataError(message, hint="set tokenizer.eos_token before binding the model")
@@ -102,11 +108,11 @@ class Encoder:
             raise DataError(f"{where}: the completion {answer!r} has no tokens", hint="check the completion template")
         if whole.num_trained >= max_length:
             message = f"{where}: the completion alone has {whole.num_trained - 1} tokens, and max_length is {max_length}"
-            raise DataError(message, hint=f"set max_length to {len(whole.ids)} or more")
-        return whole.cut(max_length, self.tokenizer.bos_token_id)
+            raise DataError(message, hint=f"set max_length to {len(self.first) + len(whole.ids)} or more")
+        return whole.cut(max_length, self.tokenizer.bos_token_id).behind(self.first)
 
     def whole(self, prompt: str, answer: str) -> Encoded:
-        """Prompt, answer and end of sequence (where the tokenizer has one) at full length; nothing is checked."""
+        """Prompt, answer and end of sequence (where the tokenizer has one) at full length, without `first`; nothing is checked."""
         text = self.prompt_text(prompt)
         before = self._ids(text, special=not self.chat)
         end = self.tokenizer.eos_token_id
@@ -156,7 +162,7 @@ def encode_rows(encoder: Encoder, examples: Sequence[Any], *, max_length: int) -
     begin = encoder.tokenizer.bos_token_id
     for item in examples:
         row = encoder.row(item.prompt, item.completion, max_length=max_length, where=f"{item.split} row {item.index}")
-        if begin is not None and row.ids[:2] == (begin, begin):
+        if begin is not None and row.ids[len(encoder.first) :][:2] == (begin, begin):
             message = f"{item.split} row {item.index} begins with two BOS tokens: the template and the tokenizer both add one"
             raise DataError(message, hint=f"take {encoder.tokenizer.bos_token!r} out of the template")
         cut += len(row.ids) == max_length and len(encoder.prompt_ids(item.prompt)) > row.start

@@ -11,7 +11,7 @@ from nbtune.estimate.quantized import quantized_layers
 from nbtune.estimate.step import LARGE, Micro, Shape, micro_step
 from nbtune.estimate.throughput import throughput
 from nbtune.estimate.trace import Work
-from nbtune.methods import Facts, get
+from nbtune.methods import Facts, first_ids, get
 from nbtune.models.base import MOST_COPIED, Base
 from nbtune.models.catalogue import DEFAULT_DECODER
 from nbtune.models.families import can_pack
@@ -92,7 +92,8 @@ def estimate(method: str, *, model: Any = DEFAULT_DECODER, task: Task | None = N
 
     spec = get(method).spec.build(options)
     source = source_of(model)
-    return estimate_spec(method, spec, source, encoded(task, spec, source) if task is not None else None)
+    first = first_ids(get(method), spec, source.config)
+    return estimate_spec(method, spec, source, encoded(task, spec, source, first) if task is not None else None)
 
 
 def estimate_spec(method: str, spec: FinetuneSpec, source: Source, rows: Sequence[Encoded] | None = None) -> Estimate:

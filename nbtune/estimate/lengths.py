@@ -39,15 +39,16 @@ def most_tokens(spec: FinetuneSpec, config: PretrainedConfig) -> int:
     return min(spec.max_length, context) if isinstance(context, int) else spec.max_length
 
 
-def encoded(task: Task, spec: FinetuneSpec, source: Source) -> list[Encoded]:
-    """The task's training rows in the model's tokens.
+def encoded(task: Task, spec: FinetuneSpec, source: Source, first: tuple[int, ...] = ()) -> list[Encoded]:
+    """The task's training rows in the model's tokens, behind the ids that stand before every prompt.
 
     Raises:
         DataError: a row cannot be trained on.
     """
     from nbtune.data.encoding import Encoder, encode_rows
 
-    rows, _ = encode_rows(Encoder(source.tokenizer, task.uses_chat, task.system), task.train, max_length=most_tokens(spec, source.config))
+    encoder = Encoder(source.tokenizer, task.uses_chat, task.system, first)
+    rows, _ = encode_rows(encoder, task.train, max_length=most_tokens(spec, source.config))
     return rows
 
 

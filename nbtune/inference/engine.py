@@ -6,7 +6,7 @@ Work is done in chunks, each under its own lease of the base, so that a training
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nbtune.inference.generating import Decoding, generate_chunk
@@ -36,6 +36,10 @@ class Engine:
     base: Base
     encoder: Encoder
     adapter: str | None = None
+
+    def off(self) -> Engine:
+        """The same base with no adapter on, and nothing in front of its prompts that an adapter put there."""
+        return Engine(self.base, replace(self.encoder, first=()))
 
     def score(self, prompts: Sequence[str], answers: Sequence[str], *, progress: Progress = _silent) -> list[list[tuple[float, int]]]:
         """Log p(answer | prompt) of each answer after each prompt: (summed over its tokens in nats, number of tokens).

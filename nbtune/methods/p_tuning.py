@@ -1,0 +1,41 @@
+"""P-tuning: the vectors in front of each prompt come out of a small network, so that they learn together.
+
+Liu et al. 2021, https://arxiv.org/abs/2103.10385. Here the network adds to the vectors, which are trained as well.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from nbtune.methods.prompt_tuning import PromptTuning, PromptTuningSpec
+from nbtune.spec import FinetuneSpec, option
+
+if TYPE_CHECKING:
+    from nbtune.models.base import Base
+
+__all__ = ["METHOD", "PTuning", "PTuningSpec"]
+
+
+class PTuningSpec(PromptTuningSpec):
+    """Prompt tuning's, and the width of the network."""
+
+    encoder_hidden_size: int = option(128, "width of the network", ge=1, le=16384, scale="log", slider=(16, 1024))
+    learning_rate: float = option(
+        1e-2, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
+    )
+
+
+class PTuning(PromptTuning):
+    """See the module's text."""
+
+    name: ClassVar[str] = "p-tuning"
+    summary: ClassVar[str] = "prompt tuning through a small network, which learns faster"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2103.10385"
+    spec: ClassVar[type[FinetuneSpec]] = PTuningSpec
+
+    def attach(self, base: Base, spec: Any, name: str) -> None:
+        """Adds the vectors and the network to the embedding layer."""
+        self._attach(base, spec, name, encoder_hidden_size=spec.encoder_hidden_size)
+
+
+METHOD: Final = PTuning()
