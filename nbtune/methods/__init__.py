@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from typing import Final
 
-from nbtune.methods.base import Facts, Method
+from nbtune.methods.base import Facts, Method, first_ids
 from nbtune.registry import Registry
 
-__all__ = ["Facts", "Method", "get", "names"]
+__all__ = ["Facts", "Method", "first_ids", "get", "names"]
 
-_METHODS: Final = Registry[Method](
-    "method", "nbtune.methods", {"lora": "lora", "full": "full", "head": "head", "last-blocks": "last_blocks"}, "METHOD"
-)
+_FILES: Final = {
+    "lora": "lora",
+    "rslora": "rslora",
+    "dora": "dora",
+    "vera": "vera",
+    "loha": "loha",
+    "lokr": "lokr",
+    "oft": "oft",
+    "boft": "boft",
+    "hra": "hra",
+    "fourierft": "fourierft",
+    "ia3": "ia3",
+    "adapter": "adapter",
+    "prompt-tuning": "prompt_tuning",
+    "p-tuning": "p_tuning",
+    "full": "full",
+    "last-blocks": "last_blocks",
+    "head": "head",
+    "bitfit": "bitfit",
+    "layernorm": "layernorm",
+}
+_METHODS: Final = Registry[Method]("method", "nbtune.methods", _FILES, "METHOD")
 
 
 def names() -> tuple[str, ...]:

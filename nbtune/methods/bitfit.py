@@ -1,0 +1,52 @@
+"""BitFit: the biases are trained, nothing else (Ben Zaken et al. 2021, https://arxiv.org/abs/2106.10199)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from nbtune.errors import ModelError
+from nbtune.spec import FinetuneSpec, option
+
+if TYPE_CHECKING:
+    from nbtune.methods.base import Facts
+    from nbtune.models.base import Base
+
+__all__ = ["METHOD", "BitFit", "BitFitSpec"]
+
+
+class BitFitSpec(FinetuneSpec):
+    """No options of its own."""
+
+    learning_rate: float = option(
+        1e-3, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
+    )
+
+
+class BitFit:
+    """See the module's text."""
+
+    name: ClassVar[str] = "bitfit"
+    summary: ClassVar[str] = "the biases only, for models that have them"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2106.10199"
+    spec: ClassVar[type[FinetuneSpec]] = BitFitSpec
+    writes_base: ClassVar[bool] = True
+    kind: ClassVar[str | None] = None
+    merges: ClassVar[bool] = True
+
+    def requires(self, facts: Facts, spec: FinetuneSpec) -> None:
+        """Which models have biases is seen when it is attached, which is before anything is loaded, too."""
+
+    def attach(self, base: Base, spec: FinetuneSpec, name: str) -> None:
+        """Sets every bias free.
+
+        Raises:
+            ModelError: the model has none, as Llama and its kin.
+        """
+        biases = [parameter for key, parameter in base.model.named_parameters() if key.rsplit(".", 1)[-1] == "bias"]
+        if not biases:
+            message = f"{base.name!r} has no biases for bitfit to train"
+            raise ModelError(message, hint="use layernorm, which trains as little, or lora")
+        base.train_only_parameters(biases)
+
+
+METHOD: Final = BitFit()

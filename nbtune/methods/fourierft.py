@@ -1,0 +1,44 @@
+"""FourierFT: a few coefficients of the update's discrete Fourier transform are trained (Gao et al. 2024, https://arxiv.org/abs/2405.03003)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from nbtune.methods.layers import LayersSpec, LayerTuner
+from nbtune.spec import FinetuneSpec, option
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+    from nbtune.models.base import Base
+
+__all__ = ["METHOD", "FourierFt", "FourierFtSpec"]
+
+
+class FourierFtSpec(LayersSpec):
+    """peft's options by peft's names and defaults."""
+
+    n_frequency: int = option(1000, "coefficients of each layer", ge=1, scale="log", slider=(50, 10_000))
+    scaling: float = option(150.0, "the update is scaled by this", gt=0, scale="log", slider=(1, 500))
+    random_loc_seed: int = option(777, "seed of which frequencies", ge=0)
+
+
+class FourierFt(LayerTuner):
+    """See the module's text."""
+
+    name: ClassVar[str] = "fourierft"
+    summary: ClassVar[str] = "a thousand frequencies of each layer's update; far fewer parameters than LoRA"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2405.03003"
+    kind: ClassVar[str] = "fourierft"
+    spec: ClassVar[type[FinetuneSpec]] = FourierFtSpec
+
+    def config(self, base: Base, spec: Any, layers: dict[str, Any]) -> PeftConfig:
+        """`FourierFTConfig`."""
+        from peft import FourierFTConfig
+
+        return FourierFTConfig(
+            n_frequency=spec.n_frequency, scaling=spec.scaling, random_loc_seed=spec.random_loc_seed, task_type="CAUSAL_LM", **layers
+        )
+
+
+METHOD: Final = FourierFt()
