@@ -8,7 +8,7 @@ export GOMP_SPINCOUNT ?= 20000
 export PYTHONDONTWRITEBYTECODE :=
 root_flag := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: help setup lab tour test check js format bench constraints clean
+.PHONY: help setup lab tour test check js format bench docs constraints clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ format: setup ## let Ruff format and mend what it can
 
 bench: setup ## run one benchmark (B=name) or list them
 	@$(python) $(if $(B),tests/benchmarks/$(B).py $(ARGS),-c "import pathlib; print(*sorted(p.stem for p in pathlib.Path('tests/benchmarks').glob('*.py')), sep='\n')")
+
+docs: setup ## write docs/methods.md anew from what the tests hold to be so
+	@$(python) -m tests.methods.support
 
 constraints: setup ## write constraints.txt anew from what .venv holds
 	@sh tools/constraints.sh

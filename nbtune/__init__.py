@@ -19,6 +19,7 @@ from nbtune.doctor import doctor
 from nbtune.errors import NbtuneError
 from nbtune.estimate import estimate
 from nbtune.launch.waiting import Queue, queue
+from nbtune.overview import methods_on
 from nbtune.run import Run, runs
 from nbtune.run import open_run as open  # noqa: A004  the fixed interface: nbtune.open
 from nbtune.start import finetune
@@ -39,6 +40,7 @@ __all__ = [
     "doctor",
     "estimate",
     "finetune",
+    "methods_on",
     "models",
     "open",
     "prompt",

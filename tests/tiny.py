@@ -1,10 +1,11 @@
-"""A real model made in a second: a random 2-layer Llama with a small tokenizer of its own, as a folder that transformers opens."""
+"""Real models made in a second: random ones of two layers with a small tokenizer of their own, as folders that transformers opens."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-__all__ = ["tiny_llama"]
+__all__ = ["FAMILIES", "tiny", "tiny_llama"]
 
 LINES = (
     "Which team handles this ticket? Ticket: the parcel never came, I want my money back. Team:",
@@ -13,11 +14,34 @@ LINES = (
 )
 
 
+_WIDE: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+_GROUPED: dict[str, Any] = {**_WIDE, "num_key_value_heads": 2, "max_position_embeddings": 512}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {**_GROUPED, "tie_word_embeddings": True},
+    "mistral": {**_GROUPED, "sliding_window": None},
+    "qwen2": _GROUPED,
+    "qwen3": {**_GROUPED, "head_dim": 16},
+    "gemma2": {**_GROUPED, "head_dim": 16},
+    "phi": {**_WIDE, "max_position_embeddings": 512},
+    "phi3": {**_GROUPED, "pad_token_id": 0},
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512},
+    "gpt_neox": {**_WIDE, "max_position_embeddings": 512},
+    "opt": {**_WIDE, "dropout": 0.0, "ffn_dim": 128, "word_embed_proj_dim": 64, "max_position_embeddings": 512},
+    "bloom": {"hidden_size": 64, "n_layer": 2, "n_head": 4},
+}
+"""Decoders by transformers' model type, with what makes them small."""
+
+
 def tiny_llama(folder: Path, *, seed: int = 0) -> Path:
+    """`tiny` of the family that most tests need."""
+    return tiny("llama", folder, seed=seed)
+
+
+def tiny(family: str, folder: Path, *, seed: int = 0) -> Path:
     """Writes the model and its tokenizer (byte-level BPE, no text is unknown to it) to `folder`; returns the folder."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -27,21 +51,10 @@ def tiny_llama(folder: Path, *, seed: int = 0) -> Path:
     )
     tokenizer.train_from_iterator(LINES, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>", model_max_length=512)  # noqa: S106  a token of text
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=fast.eos_token_id,
-        pad_token_id=fast.pad_token_id,
-    )
+    ends = {"bos_token_id": None, "eos_token_id": fast.eos_token_id, "pad_token_id": fast.pad_token_id}
+    config = AutoConfig.for_model(family, vocab_size=len(fast), **{**ends, **FAMILIES[family]})
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(config)
+    model = AutoModelForCausalLM.from_config(config)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     fast.save_pretrained(folder)

@@ -11,6 +11,7 @@ from nbtune_magics.completion import Completion
 from nbtune_magics.doctor import DOCTOR
 from nbtune_magics.finetune import FINETUNE
 from nbtune_magics.magic import Magic, Registered
+from nbtune_magics.methods import METHODS
 from nbtune_magics.output import Shown
 from nbtune_magics.prompt import PROMPT
 from nbtune_magics.runs import RUNS
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAGICS", "load", "unload"]
 
-MAGICS: tuple[Magic, ...] = (TASK, DOCTOR, FINETUNE, PROMPT, COMPARE, TUNE, RUNS)
+MAGICS: tuple[Magic, ...] = (TASK, DOCTOR, METHODS, FINETUNE, PROMPT, COMPARE, TUNE, RUNS)
 
 _loaded: dict[int, _Loaded] = {}
 

@@ -257,7 +257,7 @@ def test_the_form_trains_below_its_own_cell(kernel: Kernel) -> None:
     assert kernel.value("tuned.spec['r'], tuned.status, tuned.name") == "(4, 'finished', 'tuned')"
 
 
-@pytest.mark.parametrize("name", ["task", "doctor", "finetune", "prompt", "compare", "tune", "runs"])
+@pytest.mark.parametrize("name", ["task", "doctor", "methods", "finetune", "prompt", "compare", "tune", "runs"])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_tells_of_every_option(kernel: Kernel, name: str, flag: str) -> None:
     text = good(kernel.run(f"%%{name} {flag}\n")).text

@@ -11,6 +11,7 @@ import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
+from nbtune.methods import names
 from nbtune_magics import load_ipython_extension, unload_ipython_extension
 from nbtune_magics.completion import Completion
 from nbtune_magics.extension import MAGICS
@@ -35,10 +36,10 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("cell", "wanted"),
     [
-        ("%%finetune ‸", ("lora", "full", "head", "last-blocks")),
-        ("%%finetune lo‸", ("lora",)),
+        ("%%finetune ‸", names()),
+        ("%%finetune lo‸", ("lora", "loha", "lokr")),
         ("x = %finetune he‸", ("head",)),
-        ("%tune la‸", ("last-blocks",)),
+        ("%tune la‸", ("last-blocks", "layernorm")),
         ("%%finetune lora --task ‸", ("tickets", "dates")),
         ("%%finetune lora --task=ti‸", ("tickets",)),
         ("%%finetune lora --quant‸", ("--quantization",)),
