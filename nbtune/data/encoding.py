@@ -100,16 +100,17 @@ class Encoder:
             DataError: the answer has no tokens or alone is longer than `max_length`, or the tokenizer has no EOS.
         """
         whole = self.whole(prompt, answer)
-        max_length -= len(self.first)
+        room = max_length - len(self.first)
         if not isinstance(self.tokenizer.eos_token_id, int):
             message = "the tokenizer has no end-of-sequence token, so a model could not learn to stop"
             raise DataError(message, hint="set tokenizer.eos_token before binding the model")
         if whole.num_trained < 2:  # noqa: PLR2004  the end of sequence alone
             raise DataError(f"{where}: the completion {answer!r} has no tokens", hint="check the completion template")
-        if whole.num_trained >= max_length:
-            message = f"{where}: the completion alone has {whole.num_trained - 1} tokens, and max_length is {max_length}"
+        if whole.num_trained >= room:
+            taken = f", of which a soft prompt takes {len(self.first)}" if self.first else ""
+            message = f"{where}: the completion alone has {whole.num_trained - 1} tokens, and max_length is {max_length}{taken}"
             raise DataError(message, hint=f"set max_length to {len(self.first) + len(whole.ids)} or more")
-        return whole.cut(max_length, self.tokenizer.bos_token_id).behind(self.first)
+        return whole.cut(room, self.tokenizer.bos_token_id).behind(self.first)
 
     def whole(self, prompt: str, answer: str) -> Encoded:
         """Prompt, answer and end of sequence (where the tokenizer has one) at full length, without `first`; nothing is checked."""

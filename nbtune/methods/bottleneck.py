@@ -16,7 +16,7 @@ from peft.utils import PeftType, register_peft_method
 from torch import nn
 from transformers.activations import ACT2FN
 
-__all__ = ["BottleneckConfig", "BottleneckLayer", "BottleneckModel", "made_known"]
+__all__ = ["BottleneckConfig", "BottleneckLayer", "BottleneckModel", "OwnTuner", "made_known"]
 
 NAME = "bottleneck"
 
@@ -98,12 +98,11 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         return out
 
 
-class BottleneckModel(BaseTuner):
-    """Puts the networks on."""
+class OwnTuner(BaseTuner):
+    """A tuner of ours: its `tuner_layer_cls` takes a module's place, and one adapter after the other."""
 
-    prefix: str = f"{NAME}_"
-    tuner_layer_cls = BottleneckLayer
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  peft declares it so
+    tuner_layer_cls: Any
 
     def _create_and_replace(  # noqa: PLR0917  peft's order
         self,
@@ -115,13 +114,20 @@ class BottleneckModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        if isinstance(target, BottleneckLayer):
+        if isinstance(target, self.tuner_layer_cls):
             target.update_layer(adapter_name, peft_config)
             return
-        new = BottleneckLayer(target, adapter_name, peft_config)
+        new = self.tuner_layer_cls(target, adapter_name, peft_config)
         if adapter_name not in self.active_adapters:
             new.requires_grad_(False)
         self._replace_module(parent, target_name, new, target)
+
+
+class BottleneckModel(OwnTuner):
+    """Puts the networks on."""
+
+    prefix: str = f"{NAME}_"
+    tuner_layer_cls = BottleneckLayer
 
     def _check_merge_allowed(self) -> None:
         raise ValueError("a bottleneck adapter is a network of its own between layers: there is no weight that it could be merged into")

@@ -8,15 +8,14 @@ The tuner is peft's kind of tuner all the same: peft saves, opens and switches i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.nn import functional
 
-from nbtune.methods.bottleneck import made_known
+from nbtune.methods.bottleneck import OwnTuner, made_known
 
 __all__ = ["VirtualConfig", "VirtualEmbedding", "VirtualModel"]
 
@@ -100,30 +99,11 @@ class VirtualEmbedding(nn.Module, BaseTunerLayer):
         return tokens + self.virtual_third[name](inner)  # type: ignore[no-any-return]
 
 
-class VirtualModel(BaseTuner):
+class VirtualModel(OwnTuner):
     """Puts the vectors on the embedding layer."""
 
     prefix: str = f"{NAME}_"
     tuner_layer_cls = VirtualEmbedding
-    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  peft declares it so
-
-    def _create_and_replace(  # noqa: PLR0917  peft's order
-        self,
-        peft_config: Any,
-        adapter_name: str,
-        target: nn.Module,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,
-        parameter_name: str | None = None,
-    ) -> None:
-        if isinstance(target, VirtualEmbedding):
-            target.update_layer(adapter_name, peft_config)
-            return
-        new = VirtualEmbedding(target, adapter_name, peft_config)  # type: ignore[arg-type]
-        if adapter_name not in self.active_adapters:
-            new.requires_grad_(False)
-        self._replace_module(parent, target_name, new, target)
 
     def _check_merge_allowed(self) -> None:
         raise ValueError("a soft prompt is tokens of its own in front of a text: there is no weight that it could be merged into")
