@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nbtune.data.doctor import Diagnosis
     from nbtune.task import Task
 
-__all__ = ["DoctorSpec", "context_of", "doctor"]
+__all__ = ["DoctorSpec", "doctor"]
 
 _MAX_LENGTH: Final[int] = FinetuneSpec.model_fields["max_length"].default
 
@@ -46,6 +46,7 @@ def doctor(task: Task, model: Any = DEFAULT_DECODER, max_length: int = _MAX_LENG
         DataError: chat is on, and the tokenizer has no chat template.
     """
     from nbtune.data.doctor import diagnose
+    from nbtune.models.families import context_of
     from nbtune.models.loading import source_of
     from nbtune.task import Task
 
@@ -57,9 +58,3 @@ def doctor(task: Task, model: Any = DEFAULT_DECODER, max_length: int = _MAX_LENG
     source = source_of(model or DEFAULT_DECODER)
     context = context_of(source.config)
     return diagnose(task, source.tokenizer, max_length=spec.max_length, context=context, model=source.name)
-
-
-def context_of(config: Any) -> int | None:
-    """Most tokens that a model of that config reads; None where it does not say."""
-    most = getattr(config, "max_position_embeddings", None)
-    return most if isinstance(most, int) else None

@@ -77,7 +77,12 @@ class FinetuneSpec(Spec):
     launch: Literal["thread", "process"] = option(
         "thread", "thread: in this kernel, sharing its models; process: on its own, surviving the kernel", group="run"
     )
-    objective: Literal["sft"] = option("sft", "what the loss is", group="run")
+    objective: Literal["sft", "classification"] = option(
+        "sft", "what is learnt: sft writes the completion, classification puts a new head over the labels", group="run"
+    )
+    pooling: Literal["auto", "cls", "mean", "last"] = option(
+        "auto", "where a classifier reads a text; auto: all tokens of an encoder on average, a decoder's last", group="run"
+    )
     seed: int = option(0, "seed of everything random", ge=0, le=SEED_LIMIT, slider=(0, 20), group="training")
 
     learning_rate: float = option(

@@ -16,7 +16,6 @@ from nbtune.launch.process import refuse_to_send, start_process
 from nbtune.launch.signals import stop_on_sigterm
 from nbtune.launch.thread import start_thread
 from nbtune.methods import get
-from nbtune.models.catalogue import DEFAULT_DECODER
 from nbtune.run import Run
 from nbtune.store import RunFolder
 from nbtune.training.checkpoints import read_state
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["finetune", "fork_run", "resume_run", "spec_of"]
 
-_FIXED: Final = frozenset({"task", "model", "quantization", "dtype", "optim", "objective"})
+_FIXED: Final = frozenset({"task", "model", "quantization", "dtype", "optim", "objective", "pooling"})
 """Options beside the method's own that a fork cannot change: they decide what the checkpoint's tensors are."""
 
 
@@ -38,7 +37,7 @@ def finetune(
     method: str,
     *,
     task: Task,
-    model: Any = DEFAULT_DECODER,
+    model: Any = None,
     quantization: str | None = None,
     dtype: str | None = None,
     name: str | None = None,
@@ -50,7 +49,7 @@ def finetune(
     Args:
         method: lora, full, head, last-blocks ...
         task: what to learn.
-        model: catalogue name, local folder, hub id, or a bound model (which stays as it is).
+        model: catalogue name, local folder, hub id, or a bound model (which stays as it is); left out: the objective's own.
         quantization: nf4, fp4 or int8.
         dtype: number format of the base; left out: what the device is fast at.
         name: of the run; left out: task and method.
@@ -62,7 +61,7 @@ def finetune(
         ModelError: there is no such model.
         RunError: the folder cannot be written, or no process be started.
     """
-    from nbtune.models.loading import source_of
+    from nbtune.objectives import source_for
     from nbtune.task import Task
 
     if not isinstance(task, Task):
@@ -70,7 +69,7 @@ def finetune(
             f"task is a nbtune.Task, not {type(task).__name__}", hint="make one: nbtune.Task(data=..., prompt=..., completion=...)"
         )
     chosen = get(method)
-    source = source_of(model or DEFAULT_DECODER)
+    source = source_for(str(options.get("objective") or "sft"), model, task)
     values = {"quantization": quantization, "dtype": dtype, "seed": seed, **options}
     spec = chosen.spec.build(
         {**values, "task": task.name, "model": source.path or source.name, "name": name or f"{task.name}_{chosen.name}".replace("-", "_")}
@@ -104,7 +103,7 @@ def resume_run(folder: RunFolder, task: Task, model: Any = None) -> None:
     try:
         if folder.status() == "finished":  # looked at as its owner: another process may just have gone on with it
             raise RunError(f"run {folder.name} is finished", hint="run.fork(num_train_epochs=...) goes on from it")  # noqa: TRY301
-        source = _source_again(folder, model)
+        source = _source_again(folder, model, task)
         asked = folder.path / "control.jsonl"
         position = asked.stat().st_size if asked.exists() else 0  # what was asked of it before is over
         folder.append(Control(step=steps_done(folder), action="resume", position=position))
@@ -129,7 +128,7 @@ def fork_run(folder: RunFolder, task: Task, step: int | None, name: str | None, 
     moved = _differing(before, spec)
     later = _done_later(folder, at)
     same = not set(moved) - {"launch"}
-    source = _source_again(folder, None)
+    source = _source_again(folder, None, task)
     said = {"method": method.name, **spec.model_dump(mode="json", exclude={"name"}), "parent": folder.id, "parent_step": at}
     said |= {"repeats": later} if same else {}
     child = RunFolder.create(str(spec.name), said)
@@ -214,12 +213,12 @@ def _copy_run(folder: RunFolder, child: RunFolder, checkpoint: Path, step: int, 
     part.rename(part.with_name(checkpoint.name))
 
 
-def _source_again(folder: RunFolder, model: Any) -> Source:
-    from nbtune.models.loading import source_of
+def _source_again(folder: RunFolder, model: Any, task: Task) -> Source:
+    from nbtune.objectives import source_for
 
     if model is None and folder.spec.get("bound"):
         raise RunError(f"the model of run {folder.name} was an object of a notebook", hint="give it again: run.resume(model=...)")
-    return source_of(model if model is not None else folder.spec["model"])
+    return source_for(folder.spec.get("objective", "sft"), model if model is not None else folder.spec["model"], task)
 
 
 def _launch(folder: RunFolder, method: Method, spec: FinetuneSpec, task: Task, source: Source, *, again: bool = False) -> None:

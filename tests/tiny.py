@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FAMILIES", "tiny", "tiny_llama"]
+__all__ = ["ENCODERS", "FAMILIES", "tiny", "tiny_encoder", "tiny_llama"]
 
 LINES = (
     "Which team handles this ticket? Ticket: the parcel never came, I want my money back. Team:",
@@ -32,6 +32,28 @@ FAMILIES: dict[str, dict[str, Any]] = {
 """Decoders by transformers' model type, with what makes them small."""
 
 
+_READS: dict[str, Any] = {**_WIDE, "max_position_embeddings": 140, "initializer_range": 0.2}
+_UNDROPPED: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+ENCODERS: dict[str, dict[str, Any]] = {
+    "bert": {**_READS, **_UNDROPPED},
+    "roberta": {**_READS, **_UNDROPPED, "type_vocab_size": 1},
+    "distilbert": {
+        "dim": 64,
+        "hidden_dim": 128,
+        "n_layers": 2,
+        "n_heads": 4,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "max_position_embeddings": 140,
+        "initializer_range": 0.2,
+    },
+    "electra": {**_READS, **_UNDROPPED, "embedding_size": 64},
+    "modernbert": {**_READS, "global_attn_every_n_layers": 1, "classifier_dropout": 0.0},
+    "deberta-v2": {**_READS, **_UNDROPPED, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16},
+}
+"""Encoders likewise; nothing drops out, so that losses can be compared, and weights are large enough for texts to differ in the end."""
+
+
 def tiny_llama(folder: Path, *, seed: int = 0) -> Path:
     """`tiny` of the family that most tests need."""
     return tiny("llama", folder, seed=seed)
@@ -40,16 +62,9 @@ def tiny_llama(folder: Path, *, seed: int = 0) -> Path:
 def tiny(family: str, folder: Path, *, seed: int = 0) -> Path:
     """Writes the model and its tokenizer (byte-level BPE, no text is unknown to it) to `folder`; returns the folder."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=512, special_tokens=["<|end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    tokenizer.train_from_iterator(LINES, trainer)
+    tokenizer = _tokenizer(["<|end|>"])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>", model_max_length=512)  # noqa: S106  a token of text
     ends = {"bos_token_id": None, "eos_token_id": fast.eos_token_id, "pad_token_id": fast.pad_token_id}
     config = AutoConfig.for_model(family, vocab_size=len(fast), **{**ends, **FAMILIES[family]})
@@ -59,3 +74,40 @@ def tiny(family: str, folder: Path, *, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+def tiny_encoder(family: str, folder: Path, *, seed: int = 0) -> Path:
+    """The same for an encoder, whose tokenizer puts [CLS] and [SEP] round a text."""
+    import torch
+    from tokenizers import processors
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+    marks = ("[PAD]", "[CLS]", "[SEP]", "[MASK]")
+    tokenizer = _tokenizer(list(marks))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=marks[0], cls_token=marks[1], sep_token=marks[2], mask_token=marks[3], model_max_length=128
+    )
+    ends = {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": None, "eos_token_id": None}
+    config = AutoConfig.for_model(family, vocab_size=len(fast), **{**ends, **ENCODERS[family]})
+    torch.manual_seed(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    AutoModel.from_config(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def _tokenizer(special: list[str]) -> Any:
+    """A small byte-level BPE."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=512, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(LINES, trainer)
+    return tokenizer

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from nbtune.errors import ModelError
 from nbtune.inference import Decoding, Engine
+from nbtune.models.families import context_of
 from nbtune.training.evaluation import best_label, decoding_for
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Approach:
         tokens = self.engine.prompt_tokens(texts)
         self._refuse_overflow(tokens, asking)
         began = time.perf_counter()
-        if asking.scoring == "generate":
+        if asking.scoring == "generate" and not self.engine.base.labels:
             outputs = [text.strip() for text in self.engine.generate(texts, asking.decoding, progress=progress)]
         else:
             completions = [self.task.completion_of[label] for label in self.task.labels]
@@ -121,8 +122,8 @@ class Approach:
         return f"Approach({self.label!r}, task {self.task.name!r}, {self.engine.base.name})"
 
     def _refuse_overflow(self, tokens: Sequence[int], asking: Asking) -> None:
-        context = getattr(self.engine.base.config, "max_position_embeddings", None)
-        if not isinstance(context, int) or not tokens:
+        context = context_of(self.engine.base.config)
+        if context is None or not tokens or self.engine.base.labels:
             return
         need = max(tokens) + asking.decoding.max_new_tokens
         if need > context:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.approaches.base import Approach, Setting
+from nbtune.errors import RunError
 from nbtune.run import Run, open_run
 from nbtune.spec import Spec, option
 
@@ -42,10 +43,13 @@ class Tuned:
         """The run's model with its adapter on; waits for a run that is not over yet.
 
         Raises:
-            RunError: the run failed or has nothing trained.
+            RunError: the run failed, has nothing trained, or tells other labels apart than the task has.
         """
         run = run_named(options).wait()
         engine = run.engine()
+        if engine.base.labels and engine.base.labels != tuple(task.labels):
+            message = f"{label} tells {', '.join(engine.base.labels)} apart, and the labels of task {task.name!r} are others"
+            raise RunError(message, hint="compare it on the task that it was trained on")
         known = run.summary
         notes: tuple[str, ...] = ()
         if run.task.fingerprint != task.fingerprint:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nbtune.approaches.base import Approach, Asking, Setting
+    from nbtune.inference import Engine
 
 __all__ = ["check_columns"]
 
@@ -27,11 +29,24 @@ def check_columns(approaches: Sequence[Approach], asking: Asking, prompts: Seque
     return checks, warnings
 
 
+def _untouched(approach: Approach, setting: Setting) -> Engine:
+    """The base of a run that trained parts of its own copy; where that has a head over classes, a copy with the same."""
+    from nbtune.models.loading import source_of
+    from nbtune.models.shared import shared_base
+
+    tuned = approach.engine.base
+    if not tuned.labels:
+        return setting.engine(approach.task)
+    source = source_of(tuned.name).over(tuned.labels)
+    held = {"dtype": str(tuned.dtype).removeprefix("torch."), "quantization": tuned.quantization, "device": str(tuned.device)}
+    return replace(approach.engine.off(), base=shared_base(source, **held))
+
+
 def _check_tuned(approach: Approach, prompt: str, setting: Setting, checks: list[str], warnings: list[str]) -> None:
     """Logits of the first prompt with what was trained on and off, and off against the base before anything was attached."""
     engine = approach.engine
     adapter = engine.base.has_adapter(approach.run_id or "")
-    off = engine.off() if adapter else setting.engine(approach.task)
+    off = engine.off() if adapter else _untouched(approach, setting)
     difference = float((engine.logits(prompt) - off.logits(prompt)).abs().max())
     what = "adapter" if adapter else "trained parts"
     if difference > 0:

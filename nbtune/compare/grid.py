@@ -111,8 +111,7 @@ def _setting(entries: Sequence[Any], model: Any, dtype: str | None, device: str 
         return Setting(source_of(model), dtype, None, device)
     for entry in entries:
         name, options = wanted(entry)
-        if name == get("run").name:
-            said = run_named(options).spec
+        if name == get("run").name and (said := run_named(options).spec).get("objective", "sft") == "sft":
             return Setting(said["model"], dtype or said["dtype"], said["quantization"], device or said["device"])
     return Setting(DEFAULT_DECODER, dtype, None, device)
 

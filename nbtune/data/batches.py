@@ -60,8 +60,9 @@ class PackedRows:
 class Batch:
     """Tensors of some rows, packed into one sequence or padded on the right.
 
-    `input_ids` [B, T]; `position_ids` [B, T]; `predicts` int64 [n], places in the flat B * T after which a trained token comes;
-    `targets` [n] those tokens; `owner` [n], which row each target belongs to. `num_tokens` counts real tokens.
+    `input_ids` [B, T]; `position_ids` [B, T]; `predicts` int64 [n], places in the flat B * T whose output is read: those after which a
+    trained token comes, or where a text is read for its class; `owner` [n], which row each of them belongs to; `targets`: those tokens [n],
+    or the rows' classes [rows]. `num_tokens` counts real tokens.
     Packed, B is 1 and `packed` says where the rows are; padded, `padding` int [B, T] is 1 for real tokens.
     """
 
@@ -142,8 +143,10 @@ def _packed(rows: Sequence[Encoded]) -> Batch:
     total = int(ends[-1])
     ids = np.fromiter(chain.from_iterable(row.ids for row in rows), np.int64, total)
     positions = np.arange(total) - np.repeat(ends - lengths, lengths)
-    predicts = positions >= np.repeat([_first(row) - 1 for row in rows], lengths)
-    predicts[ends - 1] = False
+    reads = [row.reads for row in rows]
+    predicts = (positions >= np.repeat([places.start for places in reads], lengths)) & (
+        positions < np.repeat([places.stop for places in reads], lengths)
+    )
     return Batch(
         torch.from_numpy(ids)[None],
         torch.from_numpy(positions)[None],
@@ -190,7 +193,7 @@ def _padded(rows: Sequence[Encoded], pad_id: int) -> Batch:
         size = len(row.ids)
         ids[number, :size] = row.ids
         mask[number, :size] = 1
-        predicts[number, _first(row) - 1 : size - 1] = True
+        predicts[number, row.reads.start : row.reads.stop] = True
     return Batch(
         torch.from_numpy(ids),
         torch.arange(width)[None].expand(len(rows), -1),
@@ -201,14 +204,9 @@ def _padded(rows: Sequence[Encoded], pad_id: int) -> Batch:
     )
 
 
-def _first(row: Encoded) -> int:
-    """The first trained token; a row's very first token follows nothing, so no logits predict it."""
-    return max(row.start, 1)
-
-
 def _targets(rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
-    targets = [token for row in rows for token in row.ids[_first(row) :]]
-    owner = [number for number, row in enumerate(rows) for _ in range(len(row.ids) - _first(row))]
+    targets = [target for row in rows for target in row.targets]
+    owner = [number for number, row in enumerate(rows) for _ in row.reads]
     return torch.tensor(targets), torch.tensor(owner)

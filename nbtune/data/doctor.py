@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nbtune.data.content_checks import content_findings
-from nbtune.data.encoding import Encoded, Encoder
+from nbtune.data.encoding import Encoded, Encoder, Reading
 from nbtune.data.findings import Finding, place, refusal
 from nbtune.data.token_checks import Coded, Limit, code, token_findings
 from nbtune.errors import NbtuneError
@@ -143,6 +143,7 @@ def diagnose(
     model: str = "",
     near: bool = True,
     max_eval_rows: int | None = None,
+    reading: Reading | None = None,
 ) -> Diagnosis:
     """Looks at a task's rows and at their tokens.
 
@@ -154,11 +155,12 @@ def diagnose(
         model: whose tokenizer it is, for people; left out, what the tokenizer calls itself.
         near: look for near-duplicates, which takes seconds from thousands of rows on.
         max_eval_rows: how many dev rows are looked at as tokens; left out, all.
+        reading: how a model with a head over classes reads the texts; left out, the model writes the completion.
 
     Raises:
         DataError: chat is on, and the tokenizer has no chat template.
     """
-    encoder, limit = Encoder(tokenizer, task.uses_chat, task.system), Limit(max_length, context)
+    encoder, limit = Encoder(tokenizer, task.uses_chat, task.system, reading=reading), Limit(max_length, context)
     train = code(encoder, task.train)
     asked = code(encoder, task.dev[:max_eval_rows])
     found = [*token_findings(encoder, [*train, *asked], limit), *content_findings(task, near=near)]
@@ -215,6 +217,8 @@ def _special(encoder: Encoder, rows: Sequence[Coded]) -> tuple[tuple[str, str], 
     opened = begin is not None and any(row.whole.ids[:1] == (begin,) for row in rows)
     first = f"{tokenizer.bos_token}" if opened else "none" if begin is None else f"none ({tokenizer.bos_token} is not added)"
     last = f"{tokenizer.eos_token}, trained" if isinstance(end, int) else "none"
+    if encoder.reading is not None:
+        last = "none, nothing is written"
     prompt = "the chat template's" if encoder.chat else "the template as it is"
     return (("Prompt", prompt), ("First token (BOS)", first), ("Last token (EOS)", last), ("Padding", str(tokenizer.pad_token or "none")))
 

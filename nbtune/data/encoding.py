@@ -6,15 +6,18 @@ One function encodes a prompt for training, scoring and generating alike, so tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from nbtune.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Encoded", "Encoder", "TokenView", "encode_rows", "token_view"]
+__all__ = ["Encoded", "Encoder", "Labelled", "Pooling", "Reading", "TokenView", "encode_rows", "token_view"]
+
+Pooling = Literal["cls", "mean", "last"]
+"""Where a text is read for its class: at its first token, at all of them on average, at its last."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,22 @@ class Encoded:
 
     @property
     def num_trained(self) -> int:
-        """Trained tokens: the answer's and the end of sequence."""
+        """What the row weighs in a loss: its trained tokens, the answer's and the end of sequence."""
         return len(self.ids) - self.start
 
-    def behind(self, first: Sequence[int]) -> Encoded:
+    @property
+    def reads(self) -> range:
+        """Places whose output is read: those before a trained token. A row's very first token follows nothing, so none predicts it."""
+        return range(max(self.start, 1) - 1, len(self.ids) - 1)
+
+    @property
+    def targets(self) -> Sequence[int]:
+        """What is to be read there."""
+        return self.ids[max(self.start, 1) :]
+
+    def behind(self, first: Sequence[int]) -> Self:
         """The row with these ids in front of its prompt."""
-        return Encoded((*first, *self.ids), self.start + len(first)) if first else self
+        return replace(self, ids=(*first, *self.ids), start=self.start + len(first)) if first else self
 
     def cut(self, max_length: int, bos: int | None) -> Encoded:
         """The row within `max_length`, without the beginning of its prompt's text where it is longer; a BOS that opens it stays.
@@ -41,6 +54,50 @@ class Encoded:
         over = max(0, len(self.ids) - max_length)
         kept = int(bos is not None and self.ids[:1] == (bos,))
         return Encoded((*self.ids[:kept], *self.ids[kept + over :]), self.start - over)
+
+
+@dataclass(frozen=True)
+class Labelled(Encoded):
+    """A text and the number of its class, read where `pooling` says; `start` is where its own tokens begin, behind a soft prompt's."""
+
+    label: int
+    pooling: Pooling
+
+    @property
+    def num_trained(self) -> int:
+        """One: a row has one class."""
+        return 1
+
+    @property
+    def reads(self) -> range:
+        """The places that are read: one, or for `mean` all of the text's own."""
+        begin, end = {"cls": (self.start, self.start + 1), "mean": (self.start, len(self.ids)), "last": (len(self.ids) - 1, len(self.ids))}[
+            self.pooling
+        ]
+        return range(begin, end)
+
+    @property
+    def targets(self) -> Sequence[int]:
+        """The class."""
+        return (self.label,)
+
+    def cut(self, max_length: int, bos: int | None) -> Labelled:
+        """The row within `max_length`: read at its end it loses its beginning, else its end, but for what closes it."""
+        if len(self.ids) <= max_length:
+            return self
+        if self.pooling == "last":
+            opened = int(bos is not None and self.ids[:1] == (bos,))
+            return replace(self, ids=(*self.ids[:opened], *self.ids[opened + len(self.ids) - max_length :]))
+        return replace(self, ids=(*self.ids[: max_length - 1], self.ids[-1]))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model with a head over `labels` reads a text; one that sees `both_ways` has the marks that its tokenizer puts round it."""
+
+    labels: tuple[str, ...]
+    pooling: Pooling
+    both_ways: bool
 
 
 @dataclass(frozen=True)
@@ -57,12 +114,14 @@ class Encoder:
 
     With `chat` the prompt is the user's turn of the tokenizer's chat template (after `system`), and the answer the assistant's;
     the answer's outer spaces are dropped there, because the template sets its own. `first` are ids that stand before every prompt.
+    With `reading` a row is a text and its class, and nothing is written.
     """
 
     tokenizer: PreTrainedTokenizerBase
     chat: bool = False
     system: str | None = None
     first: tuple[int, ...] = ()
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         if self.chat and not self.tokenizer.chat_template:
@@ -112,6 +171,18 @@ class Encoder:
             raise DataError(message, hint=f"set max_length to {len(self.first) + len(whole.ids)} or more")
         return whole.cut(room, self.tokenizer.bos_token_id).behind(self.first)
 
+    def labelled(self, prompt: str, label: str) -> Labelled:
+        """A text and its class at full length, without `first`.
+
+        Raises:
+            DataError: the encoder has no `reading`, or the label is none of its labels.
+        """
+        how = self.reading
+        if how is None or label not in how.labels:
+            message = f"the label {label!r} is none of {', '.join(how.labels) if how else 'those of a head, which there is not'}"
+            raise DataError(message, hint="list all classes in labels: of the task")
+        return Labelled(tuple(self._ids(self.prompt_text(prompt), special=not self.chat)), 0, how.labels.index(label), how.pooling)
+
     def whole(self, prompt: str, answer: str) -> Encoded:
         """Prompt, answer and end of sequence (where the tokenizer has one) at full length, without `first`; nothing is checked."""
         text = self.prompt_text(prompt)
@@ -147,7 +218,8 @@ class Encoder:
         if not text:
             return []
         ids = [int(token) for token in self.tokenizer(text, add_special_tokens=special)["input_ids"]]
-        if special and ids and ids[-1] == self.tokenizer.eos_token_id and not text.endswith(str(self.tokenizer.eos_token)):
+        closes = self.reading is not None and self.reading.both_ways
+        if special and not closes and ids and ids[-1] == self.tokenizer.eos_token_id and not text.endswith(str(self.tokenizer.eos_token)):
             ids.pop()
         return ids
 
@@ -162,6 +234,12 @@ def encode_rows(encoder: Encoder, examples: Sequence[Any], *, max_length: int) -
     cut = 0
     begin = encoder.tokenizer.bos_token_id
     for item in examples:
+        if encoder.reading is not None:
+            whole = encoder.labelled(item.prompt, item.label)
+            room = max_length - len(encoder.first)
+            rows.append(whole.cut(room, begin).behind(encoder.first))
+            cut += len(whole.ids) > room
+            continue
         row = encoder.row(item.prompt, item.completion, max_length=max_length, where=f"{item.split} row {item.index}")
         if begin is not None and row.ids[len(encoder.first) :][:2] == (begin, begin):
             message = f"{item.split} row {item.index} begins with two BOS tokens: the template and the tokenizer both add one"

@@ -50,6 +50,8 @@ class Limit:
 
 def code(encoder: Encoder, examples: Sequence[Example]) -> list[Coded]:
     """The examples as tokens, nothing cut and nothing refused."""
+    if encoder.reading is not None:
+        return [Coded(item, encoder.labelled(item.prompt, str(item.label)), 1) for item in examples]
     ended = int(isinstance(encoder.tokenizer.eos_token_id, int))
     wholes = (encoder.whole(item.prompt, item.completion) for item in examples)
     return [Coded(item, whole, whole.num_trained - ended) for item, whole in zip(examples, wholes, strict=True)]
@@ -57,6 +59,8 @@ def code(encoder: Encoder, examples: Sequence[Example]) -> list[Coded]:
 
 def token_findings(encoder: Encoder, rows: Sequence[Coded], limit: Limit) -> list[Finding]:
     """What there is to say of `rows`, which are trained (train) or asked during the training (dev)."""
+    if encoder.reading is not None:
+        return [*_unreadable(encoder, rows), *_read_in_part(rows, limit)]
     return [
         *_untrainable(encoder, rows),
         *_too_long(rows, limit),
@@ -84,6 +88,24 @@ def _untrainable(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
     if doubled:
         what = f"{_count(doubled, rows)} begin with two BOS tokens: the template and the tokenizer both add one"
         yield Finding("refuse", what, f"take {tokenizer.bos_token!r} out of the prompt template or the data", _places(doubled))
+
+
+def _unreadable(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
+    """Texts of which nothing is there but the marks that the tokenizer puts round each."""
+    marks = len(encoder.labelled("", str(rows[0].example.label)).ids) if rows else 0
+    blank = [row for row in rows if not row.example.prompt.strip() or len(row.whole.ids) <= marks]
+    if blank:
+        what = f"the prompt has no tokens in {_count(blank, rows)}, for one {blank[0].example.prompt!r:.60}"
+        yield Finding("refuse", what, "there is nothing to read: check the prompt template, or drop these rows", _places(blank))
+
+
+def _read_in_part(rows: Sequence[Coded], limit: Limit) -> Iterator[Finding]:
+    cut = [row for row in rows if len(row.whole.ids) > limit.tokens]
+    if cut:
+        lost = [len(row.whole.ids) - limit.tokens for row in cut]
+        told = f"{_count(cut, rows)} are read in part, max_length is {limit.tokens:,}"
+        what = f"{told}: {sum(lost):,} tokens in all are not, at most {max(lost):,} of a row"
+        yield Finding("warn", what, limit.mend(max(len(row.whole.ids) for row in cut)), _places(cut))
 
 
 def _too_long(rows: Sequence[Coded], limit: Limit) -> Iterator[Finding]:

@@ -11,9 +11,8 @@ from nbtune.estimate.quantized import quantized_layers
 from nbtune.estimate.step import LARGE, Micro, Shape, micro_step
 from nbtune.estimate.throughput import throughput
 from nbtune.estimate.trace import Work
-from nbtune.methods import Facts, first_ids, get
+from nbtune.methods import Facts, attach, first_ids, get
 from nbtune.models.base import MOST_COPIED, Base
-from nbtune.models.catalogue import DEFAULT_DECODER
 from nbtune.models.families import can_pack
 
 if TYPE_CHECKING:
@@ -74,12 +73,12 @@ class _Counts:
     packs: bool
 
 
-def estimate(method: str, *, model: Any = DEFAULT_DECODER, task: Task | None = None, **options: Any) -> Estimate:
+def estimate(method: str, *, model: Any = None, task: Task | None = None, **options: Any) -> Estimate:
     """What training `model` by `method` would need.
 
     Args:
         method: a method's name.
-        model: as in `finetune`; of a hub model only the config is read, and with a task the tokenizer.
+        model: as in `finetune`, left out: the objective's; of a hub model only the config is read, and with a task the tokenizer.
         task: what to learn; left out: every row has `max_length` tokens, all of them trained, and no time is told.
         **options: as in `finetune`.
 
@@ -88,10 +87,10 @@ def estimate(method: str, *, model: Any = DEFAULT_DECODER, task: Task | None = N
         ModelError: the model cannot be found, or the method cannot adapt it.
         DataError: a row of the task cannot be trained on.
     """
-    from nbtune.models.loading import source_of
+    from nbtune.objectives import source_for
 
     spec = get(method).spec.build(options)
-    source = source_of(model)
+    source = source_for(spec.objective, model, task)
     first = first_ids(get(method), spec, source.config)
     return estimate_spec(method, spec, source, encoded(task, spec, source, first) if task is not None else None)
 
@@ -200,8 +199,8 @@ def _attached(method: str, spec: FinetuneSpec, source: Source) -> Base:
     from nbtune.models.loading import LoadedModel
     from nbtune.models.skeleton import skeleton
 
-    base = Base(LoadedModel(skeleton(source), cast("Any", None), source.config, source.name))
-    get(method).attach(base, spec, "estimate")
+    base = Base(LoadedModel(skeleton(source), cast("Any", None), source.config, source.name, source.labels))
+    attach(get(method), base, spec, "estimate")
     return base
 
 

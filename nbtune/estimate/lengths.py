@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from nbtune.data.batches import micro_batches, rows_of_step
 from nbtune.estimate.step import Shape
+from nbtune.models.families import context_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -35,8 +36,8 @@ class Load:
 
 def most_tokens(spec: FinetuneSpec, config: PretrainedConfig) -> int:
     """`max_length`, or what the model's positions allow where that is less."""
-    context = getattr(config, "max_position_embeddings", None)
-    return min(spec.max_length, context) if isinstance(context, int) else spec.max_length
+    context = context_of(config)
+    return spec.max_length if context is None else min(spec.max_length, context)
 
 
 def encoded(task: Task, spec: FinetuneSpec, source: Source, first: tuple[int, ...] = ()) -> list[Encoded]:
@@ -45,9 +46,10 @@ def encoded(task: Task, spec: FinetuneSpec, source: Source, first: tuple[int, ..
     Raises:
         DataError: a row cannot be trained on.
     """
-    from nbtune.data.encoding import Encoder, encode_rows
+    from nbtune.data.encoding import encode_rows
+    from nbtune.objectives import encoder_for
 
-    encoder = Encoder(source.tokenizer, task.uses_chat, task.system, first)
+    encoder = encoder_for(task, spec, source.tokenizer, source.config, first)
     rows, _ = encode_rows(encoder, task.train, max_length=most_tokens(spec, source.config))
     return rows
 
@@ -59,7 +61,7 @@ def load_of(spec: FinetuneSpec, config: PretrainedConfig, rows: Sequence[Encoded
     if not rows:
         length = most_tokens(spec, config)
         return Load(_shape([length] * size, [length] * size, packed))
-    lengths, trained = [len(row.ids) for row in rows], [row.num_trained for row in rows]
+    lengths, trained = [len(row.ids) for row in rows], [len(row.reads) for row in rows]
     steps = math.ceil(len(rows) / spec.step_rows)
     shapes: list[Shape] = []
     looked_at = sorted({number * steps // _STEPS_LOOKED_AT for number in range(_STEPS_LOOKED_AT)})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nbtune.models.families import head
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -15,8 +17,8 @@ def quantized_layers(model: Any) -> list[nn.Linear]:
     """What is held in 4 or 8 bits: the frozen linear layers, without the head and whatever adapters add."""
     from torch import nn
 
-    head = model.get_output_embeddings()
-    return [item for item in model.modules() if type(item) is nn.Linear and item is not head and not item.weight.requires_grad]
+    left = set(head(model).modules())
+    return [item for item in model.modules() if type(item) is nn.Linear and item not in left and not item.weight.requires_grad]
 
 
 def quantize(model: Any, form: str) -> None:

@@ -117,7 +117,7 @@ def _run(base: Base, adapter: str, shape: Shape, ledger: Ledger, *, checkpointin
     with base.lease(adapter if base.has_adapter(adapter) else None, training=True, checkpointing=checkpointing) as model:
         _mark(base.model, ledger)
         hook = head(base.model).register_forward_pre_hook(lambda _, args: (args[0][row, place], *args[1:]), prepend=True)
-        logits = model(input_ids=batch.input_ids, use_cache=False, **attending(base.model, batch)).logits
+        logits = model(input_ids=batch.input_ids, **attending(base.model, batch)).logits
         loss = functional.cross_entropy(logits.float(), target, reduction="sum")
         del logits
         ledger.enter("head")

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from nbtune.data.encoding import Encoder
     from nbtune.models.base import Base
 
-__all__ = ["Decoding", "Engine", "Progress"]
+__all__ = ["Decoding", "Engine", "Progress", "silent"]
 
 Progress = Callable[[int, int], None]
 """Told (rows done, rows in all) after each chunk; what it raises ends the work."""
 
 
-def _silent(done: int, total: int) -> None:
+def silent(done: int, total: int) -> None:
     """No progress wanted."""
 
 
@@ -39,9 +39,9 @@ class Engine:
 
     def off(self) -> Engine:
         """The same base with no adapter on, and nothing in front of its prompts that an adapter put there."""
-        return Engine(self.base, replace(self.encoder, first=()))
+        return replace(self, encoder=replace(self.encoder, first=()), adapter=None)
 
-    def score(self, prompts: Sequence[str], answers: Sequence[str], *, progress: Progress = _silent) -> list[list[tuple[float, int]]]:
+    def score(self, prompts: Sequence[str], answers: Sequence[str], *, progress: Progress = silent) -> list[list[tuple[float, int]]]:
         """Log p(answer | prompt) of each answer after each prompt: (summed over its tokens in nats, number of tokens).
 
         The answer's own tokens count, an end of sequence does not.
@@ -61,7 +61,7 @@ class Engine:
             progress(done, len(questions))
         return scores
 
-    def generate(self, prompts: Sequence[str], decoding: Decoding, *, batch_size: int = 8, progress: Progress = _silent) -> list[str]:
+    def generate(self, prompts: Sequence[str], decoding: Decoding, *, batch_size: int = 8, progress: Progress = silent) -> list[str]:
         """The greedy continuation of each prompt, up to an end of sequence, a stop text, or `max_new_tokens`."""
         ids = [tuple(self.encoder.prompt_ids(prompt)) for prompt in prompts]
         prefix = self._prefix(ids)

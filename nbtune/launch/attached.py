@@ -31,13 +31,14 @@ def engine_of(folder: RunFolder, task: Task) -> Engine:
     Raises:
         RunError: there is nothing trained yet.
     """
-    from nbtune.data.encoding import Encoder
-    from nbtune.inference import Engine
+    from nbtune.inference import engine_for
     from nbtune.methods import first_ids
+    from nbtune.objectives import encoder_for
 
     base = _base(folder)
-    first = first_ids(*_method_of(folder), base.config)
-    return Engine(base, Encoder(base.tokenizer, task.uses_chat, task.system, first), folder.id)
+    method, spec = _method_of(folder)
+    encoder = encoder_for(task, spec, base.tokenizer, base.config, first_ids(method, spec, base.config))
+    return engine_for(base, encoder, folder.id)
 
 
 def own_model(folder: RunFolder) -> LoadedModel:
@@ -95,16 +96,23 @@ def _base(folder: RunFolder) -> Base:
 
 def _restored(folder: RunFolder, *, shared: bool = False, quantized: bool = True) -> tuple[Base, Path]:
     """The base (the shared one, where the method leaves it as it is; unquantized to merge into) with the last checkpoint on, and which."""
-    from nbtune.models.loading import source_of
+    from nbtune.methods import attach
     from nbtune.models.shared import own_base, shared_base
+    from nbtune.objectives import source_for
 
     _last_checkpoint(folder)  # there is one: said before anything is loaded
     method, spec = _method_of(folder)
-    source = source_of(spec.model)
+    source = source_for(spec.objective, spec.model, _task(folder) if spec.objective != "sft" else None)
     held: dict[str, Any] = {"dtype": spec.dtype, "quantization": spec.quantization if quantized else None, "device": spec.device}
     base = shared_base(source, kind=method.kind, **held) if shared and not method.writes_base else own_base(source, **held)
-    method.attach(base, spec, folder.id)
+    attach(method, base, spec, folder.id)
     return base, _read_last(folder, base)
+
+
+def _task(folder: RunFolder) -> Task:
+    from nbtune.task import Task
+
+    return Task.open(folder.path)
 
 
 def _method_of(folder: RunFolder) -> tuple[Method, Any]:

@@ -116,6 +116,7 @@ def _back_off(job: Job, step: int) -> Iterator[Event]:
 
 def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, None, Any]:
     from nbtune.estimate import counted, fits, in_memory
+    from nbtune.methods import attach
     from nbtune.models.device import device_of
     from nbtune.models.families import can_pack, why_unpacked
     from nbtune.objectives import get
@@ -147,7 +148,7 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     yield Note(level="info", text=packing_note(packed=packed, reason=why_unpacked(base.config)))
     yield from _phase(controls, f"attaching {job.method.name}")
     base.remove_adapter(live.folder.id)  # where the run goes on in the process that began it
-    job.method.attach(base, spec, live.folder.id)
+    attach(job.method, base, spec, live.folder.id)
     _keep(live.folder.id, base)
     live.folder.write_json("environment.json", _environment(base))
     start = None
@@ -202,15 +203,16 @@ def _phase(controls: Controls, text: str) -> Iterator[Event]:
 
 
 def _encoder(job: Job) -> Encoder:
-    from nbtune.data.encoding import Encoder
     from nbtune.methods import first_ids
+    from nbtune.objectives import encoder_for
 
-    return Encoder(job.source.tokenizer, job.task.uses_chat, job.task.system, first_ids(job.method, job.spec, job.source.config))
+    config = job.source.config
+    return encoder_for(job.task, job.spec, job.source.tokenizer, config, first_ids(job.method, job.spec, config))
 
 
 def _encode(job: Job, encoder: Encoder) -> Generator[Event, None, list[Encoded]]:
     from nbtune.data.doctor import diagnose
-    from nbtune.doctor import context_of
+    from nbtune.models.families import context_of
 
     context = context_of(job.source.config)
     found = diagnose(
@@ -220,6 +222,7 @@ def _encode(job: Job, encoder: Encoder) -> Generator[Event, None, list[Encoded]]
         context=None if context is None else context - len(encoder.first),
         near=False,  # the split has looked for them
         max_eval_rows=job.spec.max_eval_rows,
+        reading=encoder.reading,
     )
     found.refuse()
     for text in found.briefly():
@@ -228,8 +231,10 @@ def _encode(job: Job, encoder: Encoder) -> Generator[Event, None, list[Encoded]]
 
 
 def _max_length(job: Job) -> int:
-    context = getattr(job.source.config, "max_position_embeddings", None)
-    return min(job.spec.max_length, context) if isinstance(context, int) else job.spec.max_length
+    from nbtune.models.families import context_of
+
+    context = context_of(job.source.config)
+    return job.spec.max_length if context is None else min(job.spec.max_length, context)
 
 
 def _load(job: Job) -> Base:

@@ -14,7 +14,7 @@ from nbtune.launch.job import Job
 from nbtune.launch.live import Live
 from nbtune.launch.turns import leave, run_in_turn
 from nbtune.methods import get
-from nbtune.models.loading import source_of
+from nbtune.objectives import source_for
 from nbtune.store import RunFolder
 from nbtune.task import Task
 
@@ -52,7 +52,8 @@ def _job(folder: RunFolder) -> Job | None:
         method = get(said["method"])
         spec = method.spec.build({key: value for key, value in said.items() if key in method.spec.model_fields})
         again = bool(folder.checkpoints()) or any(event.type == "started" for event in folder.events())
-        return Job(Live(folder, keeps=True), method, spec, Task.open(folder.path), source_of(spec.model), again=again)
+        task = Task.open(folder.path)
+        return Job(Live(folder, keeps=True), method, spec, task, source_for(spec.objective, spec.model, task), again=again)
     except NbtuneError as error:
         folder.append(Failed(step=0, kind=type(error).__name__, message=error.message, hint=error.hint))
         leave(folder)

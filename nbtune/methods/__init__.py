@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from nbtune.methods.base import Facts, Method, first_ids
+from nbtune.methods.base import Facts, Method, attach, first_ids
 from nbtune.registry import Registry
 
-__all__ = ["Facts", "Method", "first_ids", "get", "names"]
+__all__ = ["Facts", "Method", "attach", "first_ids", "get", "names"]
 
 _FILES: Final = {
     "lora": "lora",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nbtune.models.base import Base
     from nbtune.spec import FinetuneSpec
 
-__all__ = ["Facts", "Method", "first_ids"]
+__all__ = ["Facts", "Method", "attach", "first_ids"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,17 @@ class Method(Protocol):
 
     def attach(self, base: Base, spec: Any, name: str) -> None:
         """Makes exactly the intended parameters trainable, as the adapter `name` or in the base itself."""
+
+
+def attach(method: Method, base: Base, spec: Any, name: str) -> None:
+    """Puts the method on the base under `name`, and has a new head, where the base has one, trained with it.
+
+    Raises:
+        SpecError, ModelError: what the method refuses.
+    """
+    method.attach(base, spec, name)
+    if base.labels:
+        base.begin_head(name, spec.seed)
 
 
 def first_ids(method: Method, spec: Any, config: PretrainedConfig) -> tuple[int, ...]:

@@ -47,6 +47,9 @@ class BitFit:
             message = f"{base.name!r} has no biases for bitfit to train"
             raise ModelError(message, hint="use layernorm, which trains as little, or lora")
         base.train_only_parameters(biases)
+        for module in base.model.modules():
+            if "norm" in type(module).__name__.lower():
+                module.float()  # a norm multiplies and adds in one, which takes one dtype
 
 
 METHOD: Final = BitFit()

@@ -37,6 +37,10 @@ class Ia3Spec(FinetuneSpec):
     )
 
 
+_MORE: Final = {"distilbert": ["k_lin", "v_lin", "lin2"], "electra": ["key", "value", "output.dense"]}
+"""Families that peft does not know: keys, values, and the end of the feed-forward."""
+
+
 class Ia3(LayerTuner):
     """See the module's text."""
 
@@ -54,7 +58,7 @@ class Ia3(LayerTuner):
         """
         from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as KNOWN
 
-        if spec.target_modules is None and facts.config.model_type not in KNOWN:
+        if spec.target_modules is None and facts.config.model_type not in KNOWN and facts.config.model_type not in _MORE:
             message = f"ia3 does not know which layers of a {facts.config.model_type} hold keys, values and the feed-forward"
             raise SpecError(message, hint="name them: target_modules [k_proj, v_proj, down_proj] with feedforward_modules [down_proj]")
         if spec.feedforward_modules and not set(spec.feedforward_modules) <= set(spec.target_modules or ()):
@@ -69,7 +73,7 @@ class Ia3(LayerTuner):
         Raises:
             SpecError: `target_modules` names no layer of the model.
         """
-        targets = None if spec.target_modules is None else list(spec.target_modules)
+        targets = _MORE.get(base.config.model_type) if spec.target_modules is None else list(spec.target_modules)
         refuse_unknown(base.model, targets or [])
         base.add_adapter(name, self.config(base, spec, {"target_modules": targets}), seed=spec.seed)
 
@@ -78,6 +82,8 @@ class Ia3(LayerTuner):
         from peft import IA3Config
 
         ends = None if spec.target_modules is None else list(spec.feedforward_modules or ())
+        if spec.target_modules is None and base.config.model_type in _MORE:
+            ends = layers["target_modules"][-1:]
         return IA3Config(feedforward_modules=ends, task_type="CAUSAL_LM", **layers)
 
 

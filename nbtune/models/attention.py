@@ -35,20 +35,25 @@ def takes_rows(model: nn.Module) -> bool:
 
 
 def attending(model: nn.Module, batch: Batch) -> dict[str, Any]:
-    """What a forward of `batch` inside `rows_apart(model)` is told about who attends to whom: mask and positions.
+    """What a forward of `batch` inside `rows_apart(model)` is told beside its ids: mask and positions, and that no cache is wanted.
+
+    An encoder is told the mask alone: it knows no cache, and some count their positions in a way of their own.
 
     Padded on the right, no real token of a causal model ever sees a pad; where all layers see the whole row no mask is made, because
     transformers would look whether it is empty and so wait for the device at each step. The empty mask beside `packed_rows` is for a
     model that would lose those on the way: it fails there, and rows never see each other.
     """
-    from nbtune.models.families import can_pack
+    from nbtune.models.families import can_pack, is_encoder
 
+    if is_encoder(model.config):  # type: ignore[arg-type]
+        return {"attention_mask": batch.attention_mask}
     rows = batch.packed
     if rows is None and can_pack(model.config):  # type: ignore[arg-type]
         rows = _each_alone()
     if rows is None or not takes_rows(model):
-        return {"attention_mask": batch.attention_mask, "position_ids": batch.position_ids}
-    return {"attention_mask": batch.predicts.new_empty(1, 1, 0, 0), "position_ids": batch.position_ids, "packed_rows": rows}
+        return {"attention_mask": batch.attention_mask, "position_ids": batch.position_ids, "use_cache": False}
+    empty = batch.predicts.new_empty(1, 1, 0, 0)
+    return {"attention_mask": empty, "position_ids": batch.position_ids, "packed_rows": rows, "use_cache": False}
 
 
 @cache

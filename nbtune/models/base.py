@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nbtune.models.attention import any_shape, rows_apart
+from nbtune.models.families import head
 from nbtune.models.low_rank import lean
 
 if TYPE_CHECKING:
@@ -73,7 +74,10 @@ class FairLock:
 
 
 class Base:
-    """One copy of a model. `peft` appears with the first adapter; adapters are named by run id."""
+    """One copy of a model. `peft` appears with the first adapter; adapters are named by run id.
+
+    With `labels` its head is one over these classes: each adapter brings its own, and the base's own is zero.
+    """
 
     def __init__(self, loaded: LoadedModel, *, quantization: str | None = None) -> None:
         self.model: PreTrainedModel = loaded.model
@@ -81,6 +85,7 @@ class Base:
         self.config: PretrainedConfig = loaded.config
         self.name = loaded.name
         self.quantization = quantization
+        self.labels = loaded.labels
         self.peft: PeftModel | None = None
         self.kind: str | None = None  # of the adapters on it, by peft's name; None: there are none
         self._lock = FairLock()
@@ -134,6 +139,8 @@ class Base:
         try:
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 torch.manual_seed(seed)
+                if self.labels:
+                    self._with_head(config)
                 if self.peft is None:
                     self._as_loaded = None if self.device.type == "meta" else self._probe()
                     self.peft = PeftModel(self.model, config, adapter_name=name)
@@ -145,6 +152,28 @@ class Base:
             self.model.eval()
             self._active, self._training = None, False
             self._lock.release()
+
+    def _with_head(self, config: Any) -> None:
+        """Has peft give the adapter a copy of the head, and leave the head alone otherwise."""
+        layer = head(self.model)
+        name = next(key for key, module in self.model.named_modules() if module is layer)
+        config.task_type, config.modules_to_save, config.exclude_modules = "TOKEN_CLS", [name], [name]
+
+    def begin_head(self, name: str, seed: int) -> None:
+        """Draws the head that is trained under `name`, as the model's own layers were drawn; it is trained with all else that is."""
+        import torch
+
+        layer: Any = head(self.model)
+        if self.has_adapter(name):
+            layer = layer.modules_to_save[name]
+        else:
+            self.train_only([layer])
+        chance = torch.Generator().manual_seed(seed)
+        spread = float(getattr(self.config, "initializer_range", 0.02))
+        for parameter in layer.parameters():
+            parameter.data = parameter.data.float()
+            if parameter.ndim > 1 and parameter.device.type != "meta":
+                parameter.data.copy_(torch.empty(parameter.shape).normal_(0.0, spread, generator=chance))
 
     def drift(self) -> float:
         """Largest difference of the logits, adapters off, from those of the base before the first adapter was put on; 0.0: none."""
@@ -230,7 +259,7 @@ class Base:
 
         ids = torch.arange(8, device=self.device)[None] % int(self.config.vocab_size)
         with torch.no_grad(), self._autocast():
-            return cast("torch.Tensor", self.model(input_ids=ids, use_cache=False).logits[0, -1].float().cpu())
+            return cast("torch.Tensor", self.model(input_ids=ids).logits[0, -1].float().cpu())
 
     @contextmanager
     def _switched(self, adapter: str | None) -> Iterator[nn.Module]:

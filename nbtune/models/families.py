@@ -12,10 +12,41 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-__all__ = ["Sublayers", "blocks", "can_pack", "final_norms", "head", "sublayers", "untie_head", "vocabulary", "why_unpacked"]
+__all__ = [
+    "Sublayers",
+    "blocks",
+    "can_pack",
+    "context_of",
+    "final_norms",
+    "head",
+    "is_encoder",
+    "sublayers",
+    "untie_head",
+    "vocabulary",
+    "why_unpacked",
+]
 
 _PACKABLE: Final = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "olmo2", "phi3"})
 """Families whose sdpa attention was seen to take a boolean 4-D mask as it is, and positions that start again."""
+
+
+_ENCODERS: Final = frozenset({"albert", "bert", "camembert", "deberta-v2", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta"})
+
+
+_POSITIONS_BEHIND_PAD: Final = frozenset({"roberta", "xlm-roberta", "camembert"})
+
+
+def is_encoder(config: PretrainedConfig) -> bool:
+    """Whether a model reads in both directions, and so does not write."""
+    return config.model_type in _ENCODERS and not getattr(config, "is_decoder", False)
+
+
+def context_of(config: PretrainedConfig) -> int | None:
+    """Most tokens that a model of that config reads; None where it does not say. RoBERTa's positions begin behind the padding's."""
+    most = getattr(config, "max_position_embeddings", None)
+    if not isinstance(most, int):
+        return None
+    return most - int(config.pad_token_id or 0) - 1 if config.model_type in _POSITIONS_BEHIND_PAD else most
 
 
 def can_pack(config: PretrainedConfig) -> bool:
@@ -72,14 +103,14 @@ def final_norms(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def head(model: PreTrainedModel) -> nn.Module:
-    """The output layer, from hidden states to logits.
+    """The output layer, from hidden states to logits: over the vocabulary, or over classes.
 
     Raises:
         ModelError: the model has none.
     """
-    layer = model.get_output_embeddings()
+    layer = model.get_output_embeddings() or getattr(model, "classifier", None) or getattr(model, "score", None)
     if layer is None:
-        message = f"a {type(model).__name__} has no output layer over the vocabulary"
+        message = f"a {type(model).__name__} has no output layer"
         raise ModelError(message, hint=f"load a model that generates text; {model.config.model_type} models here do not")
     return layer  # type: ignore[no-any-return]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from nbtune.errors import ModelError, did_you_mean
 from nbtune.models.catalogue import CATALOGUE, folder_of
@@ -15,11 +16,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["LoadedModel", "Source", "load_weights", "refuse_encoder", "refuse_too_large", "source_of"]
+__all__ = ["LoadedModel", "Source", "class_for", "clear_head", "load_weights", "refuse_encoder", "refuse_too_large", "source_of"]
 
 _tokenizers: dict[str, PreTrainedTokenizerBase] = {}
 """Read once for the same files: a quarter of a second each."""
-_ENCODERS: Final = frozenset({"albert", "bert", "camembert", "deberta-v2", "distilbert", "electra", "modernbert", "roberta", "xlm-roberta"})
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     config: PretrainedConfig
     name: str
+    labels: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.model.parameters())
@@ -39,12 +40,27 @@ class LoadedModel:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Where a model comes from, told without opening anything: `name` for people, and a path, a hub id or an object."""
+    """Where a model comes from, told without opening anything: `name` for people, and a path, a hub id or an object.
+
+    With `labels` the model is one with a new head over these classes in place of its own.
+    """
 
     name: str
     path: str = ""
     local: bool = True
     bound: LoadedModel | None = None
+    labels: tuple[str, ...] = ()
+
+    def over(self, labels: tuple[str, ...]) -> Source:
+        """The same model with a new head over `labels`.
+
+        Raises:
+            ModelError: it is bound as an object, whose head is its own.
+        """
+        if self.bound is not None:
+            message = f"a new head needs the model's files, and {self.name!r} is bound as an object"
+            raise ModelError(message, hint="give its folder or name")
+        return replace(self, labels=labels)
 
     @cached_property
     def where(self) -> str:
@@ -61,7 +77,7 @@ class Source:
         if self.bound is not None:
             return f"object:{id(self.bound.model)}"
         stamp = max((file.stat().st_mtime_ns for file in Path(self.where).glob("*.json")), default="") if self.local else ""
-        return f"{self.where}@{stamp}"
+        return f"{self.where}@{stamp}" + (f"|{json.dumps(self.labels)}" if self.labels else "")
 
     @cached_property
     def config(self) -> PretrainedConfig:
@@ -73,7 +89,9 @@ class Source:
         warm_up()
         from transformers import AutoConfig
 
-        return cast("PretrainedConfig", _asked(self, lambda options: AutoConfig.from_pretrained(self.where, **options)))
+        named = dict(enumerate(self.labels))
+        more: dict[str, Any] = {"id2label": named, "label2id": {label: number for number, label in named.items()}} if named else {}
+        return cast("PretrainedConfig", _asked(self, lambda options: AutoConfig.from_pretrained(self.where, **options, **more)))
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -127,8 +145,6 @@ def load_weights(source: Source, *, dtype: torch.dtype, quantization: str | None
     Raises:
         ModelError: missing, damaged, gated or unreachable weights; too little memory.
     """
-    from transformers import AutoModelForCausalLM
-
     from nbtune.models.device import give_back
     from nbtune.models.families import head
     from nbtune.models.quantization import config_for, keep_differentiable
@@ -140,9 +156,14 @@ def load_weights(source: Source, *, dtype: torch.dtype, quantization: str | None
     refuse_too_large(source, dtype, quantization, device)
     extra: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "low_cpu_mem_usage": True}
     if quantization is not None:
-        extra |= {"quantization_config": config_for(quantization, dtype), "device_map": {"": str(device)}}
+        extra |= {"quantization_config": config_for(quantization, dtype, new_head=bool(source.labels)), "device_map": {"": str(device)}}
     with quiet():
-        model = _asked(source, lambda options: AutoModelForCausalLM.from_pretrained(source.where, **options, **extra))
+        kind = class_for(source)
+        if source.labels:
+            extra["config"] = copy.deepcopy(source.config)
+        model = _asked(source, lambda options: kind.from_pretrained(source.where, **options, **extra))
+        if source.labels:
+            clear_head(model)
         if quantization is None:
             model.to(device)
         else:
@@ -152,7 +173,22 @@ def load_weights(source: Source, *, dtype: torch.dtype, quantization: str | None
     give_back()
     # A slice of hidden states that is not contiguous makes a frozen bf16 head 50 times slower on the CPU.
     head(model).register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
-    return LoadedModel(model, source.tokenizer, model.config, source.name)
+    return LoadedModel(model, source.tokenizer, model.config, source.name, source.labels)
+
+
+def class_for(source: Source) -> Any:
+    """Which of transformers' classes the model is opened as: one that writes, or one with a head over classes."""
+    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+
+    return AutoModelForTokenClassification if source.labels else AutoModelForCausalLM
+
+
+def clear_head(model: PreTrainedModel) -> None:
+    """Sets a new head to zero: as transformers makes it, it is drawn at random, another one at each time."""
+    from nbtune.models.families import head
+
+    for parameter in head(model).parameters():
+        parameter.data.zero_()
 
 
 def _let_go_of_file(model: PreTrainedModel) -> None:
@@ -176,8 +212,6 @@ def _bound(model: Any) -> Source:
 
 def _copy(bound: LoadedModel, quantization: str | None) -> LoadedModel:
     """A copy to work on: the user's object stays as it was found."""
-    import copy
-
     if quantization is not None:
         message = f"quantization {quantization!r} needs a model's files, and {bound.name!r} is bound as an object"
         raise ModelError(message, hint="give its folder or name, or quantize it yourself before binding it")
@@ -228,16 +262,20 @@ def _explained(source: Source, error: Exception) -> ModelError:
 
 
 def refuse_encoder(source: Source) -> None:
-    """Refuses a model that reads in both directions: transformers would load it with a head that was never trained.
+    """Refuses a model that reads in both directions where it is to write: transformers would give it a head that was never trained.
 
     Raises:
         ModelError: it is an encoder.
     """
+    from nbtune.models.families import is_encoder
+
+    if source.labels:
+        return
     entry = CATALOGUE.get(source.name)
-    known = entry is not None and entry.role == "encoder"
-    if known or (source.config.model_type in _ENCODERS and not getattr(source.config, "is_decoder", False)):
+    if (entry is not None and entry.role == "encoder") or is_encoder(source.config):
         message = f"model {source.name!r} is an encoder: it reads text and does not write it"
-        raise ModelError(message, hint=f"use {next(name for name, item in CATALOGUE.items() if item.role == 'decoder')!r}")
+        decoder = next(name for name, item in CATALOGUE.items() if item.role == "decoder")
+        raise ModelError(message, hint=f"use objective classification, or {decoder!r}")
 
 
 def refuse_too_large(source: Source, dtype: torch.dtype, quantization: str | None, device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nbtune.errors import ModelError
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["config_for", "keep_differentiable"]
 
 
-def config_for(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+def config_for(quantization: str, dtype: torch.dtype, *, new_head: bool = False) -> BitsAndBytesConfig:
     """Transformers' configuration of "nf4", "fp4" (QLoRA, https://arxiv.org/abs/2305.14314) or "int8" (https://arxiv.org/abs/2208.07339).
+
+    A head over the vocabulary is left alone by itself; one that is new has to be named.
 
     Raises:
         ModelError: bitsandbytes is not there.
@@ -30,9 +32,10 @@ def config_for(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
         raise ModelError(message, hint="pip install bitsandbytes, or leave quantization out") from error
     from transformers import BitsAndBytesConfig
 
+    left: Any = {"llm_int8_skip_modules": ["classifier", "score"]} if new_head else {}
     if quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=quantization, bnb_4bit_compute_dtype=dtype)
+        return BitsAndBytesConfig(load_in_8bit=True, **left)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=quantization, bnb_4bit_compute_dtype=dtype, **left)
 
 
 def keep_differentiable(model: nn.Module) -> None:

@@ -18,14 +18,13 @@ def skeleton(source: Source) -> PreTrainedModel:
     """A new model of the source's architecture on the meta device, frozen.
 
     Raises:
-        ModelError: the architecture generates no text, or transformers does not know it.
+        ModelError: the architecture generates no text (takes no head over classes), or transformers does not know it.
     """
     import copy
 
     import torch
-    from transformers import AutoModelForCausalLM
 
-    from nbtune.models.loading import refuse_encoder
+    from nbtune.models.loading import class_for, refuse_encoder
     from nbtune.models.quiet import quiet
 
     refuse_encoder(source)
@@ -34,8 +33,11 @@ def skeleton(source: Source) -> PreTrainedModel:
         del config.quantization_config
     try:
         with quiet(), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model = class_for(source).from_config(config, trust_remote_code=False)
     except ValueError as error:
+        if source.labels:
+            message = f"transformers has no {config.model_type} with a head over classes, which {source.name!r} would be"
+            raise ModelError(message, hint="use objective sft, or an encoder such as minilm") from error
         message = f"model {source.name!r} ({config.model_type}) does not generate text"
         raise ModelError(message, hint="use a decoder such as smollm2-135m") from error
     return cast("PreTrainedModel", model.requires_grad_(False))

@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.models.attention import attending, rows_apart
+from nbtune.models.catalogue import DEFAULT_DECODER
 from nbtune.models.readout import readout
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PretrainedConfig
 
     from nbtune.data.batches import Batch
+    from nbtune.models.loading import Source
+    from nbtune.spec import FinetuneSpec
+    from nbtune.task import Task
 
 __all__ = ["OBJECTIVE", "Sft"]
 
@@ -19,13 +24,22 @@ class Sft:
     """Completion-only loss."""
 
     name: ClassVar[str] = "sft"
+    summary: ClassVar[str] = "to write the completion after the prompt"
+    model: ClassVar[str] = DEFAULT_DECODER
+
+    def source(self, source: Source, task: Task) -> Source:
+        """The model as it is: it writes already."""
+        return source
+
+    def reading(self, task: Task, spec: FinetuneSpec, config: PretrainedConfig) -> None:
+        """Nothing is read but what was written."""
 
     def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, int]:
         """Nats summed over the batch's trained tokens, and their number."""
         from torch.nn import functional
 
         with readout(model, batch.predicts), rows_apart(model):
-            logits = model(input_ids=batch.input_ids, use_cache=False, **attending(model, batch)).logits
+            logits = model(input_ids=batch.input_ids, **attending(model, batch)).logits
         return functional.cross_entropy(logits.float(), batch.targets, reduction="sum"), len(batch.targets)
 
 

@@ -260,7 +260,7 @@ class ActivationCache:
         """What the file holds, and what it was computed from; `first` are the states of the first group."""
         digest = hashlib.sha256()
         for row in self.rows:
-            digest.update(f"{row.start}:{row.ids}\n".encode())
+            digest.update(f"{row.reads}:{row.ids}\n".encode())
         return {
             "model": self.base.name,
             "quantization": self.base.quantization,
@@ -303,7 +303,7 @@ class ActivationCache:
 
         with self.base.lease(self.adapter) as model, self._watching(stop), rows_apart(model):
             with suppress(_ReachedError):
-                model(input_ids=batch.input_ids, use_cache=False, **attending(model, batch))
+                model(input_ids=batch.input_ids, **attending(model, batch))
             return self._taken(kept[0], batch)
 
     def _taken(self, output: Any, batch: Batch) -> torch.Tensor:
@@ -338,7 +338,7 @@ class ActivationCache:
         return replace(batch, input_ids=ids, position_ids=places[None], predicts=places, padding=None, packed=PackedRows(()))
 
     def _count(self, row: int) -> int:
-        return self.rows[row].num_trained if self.head_only else len(self.rows[row].ids)
+        return len(self.rows[row].reads) if self.head_only else len(self.rows[row].ids)
 
     @contextmanager
     def _watching(self, seen: Callable[[Any], None]) -> Iterator[None]:

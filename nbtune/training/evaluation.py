@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nbtune.data.batches import collate
 from nbtune.events import Evaluation, Event, Sample
-from nbtune.inference import Decoding, Engine
+from nbtune.inference import Decoding, Engine, engine_for
 
 if TYPE_CHECKING:
     from nbtune.data.encoding import Encoded, Encoder
@@ -100,7 +100,7 @@ class Evaluator:
         return total / weight
 
     def _outputs(self, examples: Sequence[Example]) -> list[str]:
-        return answers(Engine(self.base, self.encoder, self.adapter), self.task, [item.prompt for item in examples])
+        return answers(engine_for(self.base, self.encoder, self.adapter), self.task, [item.prompt for item in examples])
 
     def _expected(self, item: Example) -> str:
         return item.label if item.label is not None else item.completion.strip()

@@ -8,7 +8,7 @@ from typing import Any, Final
 from nbtune.methods import get, names
 from tests.tiny import FAMILIES
 
-__all__ = ["OPTIONS", "PAGE", "QUANTIZATIONS", "page", "refusal"]
+__all__ = ["OPTIONS", "PAGE", "QUANTIZATIONS", "encoder_refusal", "page", "refusal"]
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
 QUANTIZATIONS: Final = ("nf4", "fp4", "int8")
@@ -32,6 +32,14 @@ _QUANTIZED: Final = {
 def refusal(method: str, family: str, quantization: str | None = None) -> str:
     """A part of what is said of it; empty where it works."""
     return _FAMILIES.get((method, family), "") or (_QUANTIZED.get((method, quantization), "") if quantization else "")
+
+
+_ENCODERS: Final = {("ia3", "modernbert"): "does not know which layers of a modernbert"}
+
+
+def encoder_refusal(method: str, family: str) -> str:
+    """The same on an encoder under a head over classes."""
+    return _ENCODERS.get((method, family), "")
 
 
 def page() -> str:

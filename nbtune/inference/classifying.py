@@ -1,0 +1,75 @@
+"""A model with a head over classes, as it is asked: the same questions as one that writes, answered by the head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from nbtune.data.batches import collate
+from nbtune.data.encoding import Labelled
+from nbtune.errors import ModelError
+from nbtune.inference.engine import Engine, Progress, silent
+from nbtune.models.families import can_pack, context_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from nbtune.data.encoding import Encoder
+    from nbtune.inference.generating import Decoding
+    from nbtune.models.base import Base
+
+__all__ = ["Classifier", "engine_for"]
+
+_ROWS: Final = 32
+
+
+def engine_for(base: Base, encoder: Encoder, adapter: str | None = None) -> Engine:
+    """The engine that suits the base's head."""
+    return (Classifier if base.labels else Engine)(base, encoder, adapter)
+
+
+class Classifier(Engine):
+    """Scores classes by its head; it writes nothing."""
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str], *, progress: Progress = silent) -> list[list[tuple[float, int]]]:
+        """Log p(class | prompt) of each of the base's labels, in their order, which `answers` stand for; the 1 counts for a token."""
+        rows = [self._row(prompt) for prompt in prompts]
+        order = sorted(range(len(rows)), key=lambda number: (len(rows[number].ids), number))
+        scores: list[list[tuple[float, int]]] = [[] for _ in rows]
+        for start in range(0, len(order), _ROWS):
+            chunk = order[start : start + _ROWS]
+            logp = self._logits([rows[number] for number in chunk]).log_softmax(-1)
+            for number, values in zip(chunk, logp.tolist(), strict=True):
+                scores[number] = [(value, 1) for value in values]
+            progress(min(start + _ROWS, len(order)), len(order))
+        return scores
+
+    def generate(self, prompts: Sequence[str], decoding: Decoding, *, batch_size: int = 8, progress: Progress = silent) -> list[str]:
+        """Refused.
+
+        Raises:
+            ModelError: always.
+        """
+        message = f"{self.base.name!r} has a head over {len(self.base.labels)} classes and writes no text"
+        raise ModelError(message, hint="ask for its labels: run.predict(rows), or scoring sum")
+
+    def logits(self, prompt: str) -> torch.Tensor:
+        """Logits of the classes, float32 [classes]; what proves that an adapter is on or off."""
+        return self._logits([self._row(prompt)])[0]
+
+    def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each text as it is read."""
+        return [len(self._row(prompt).ids) for prompt in prompts]
+
+    def _row(self, prompt: str) -> Labelled:
+        """The text as it is read, within what the model reads; which class stands beside it is no matter."""
+        row, first = self.encoder.labelled(prompt, self.base.labels[0]), self.encoder.first
+        most = context_of(self.base.config)
+        return (row if most is None else row.cut(most - len(first), self.base.tokenizer.bos_token_id)).behind(first)
+
+    def _logits(self, rows: Sequence[Labelled]) -> torch.Tensor:
+        from nbtune.objectives.classification import class_logits
+
+        batch = collate(rows, packed=can_pack(self.base.config), pad_id=int(self.base.tokenizer.pad_token_id or 0))
+        with self.base.lease(self.adapter) as model:
+            return class_logits(model, batch.to(self.base.device)).cpu()
