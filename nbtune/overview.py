@@ -52,6 +52,8 @@ class MethodOnModel:
 def methods_on(model: Any = DEFAULT_DECODER, quantization: str | None = None) -> tuple[MethodOnModel, ...]:
     """Each method, the fewest trained parameters first, and those that cannot adapt the model last.
 
+    An encoder writes nothing, so it is counted with a head over two classes.
+
     Args:
         model: as in `finetune`.
         quantization: of its base: "nf4", "fp4" or "int8".
@@ -61,10 +63,13 @@ def methods_on(model: Any = DEFAULT_DECODER, quantization: str | None = None) ->
         SpecError: an unknown quantization.
     """
     from nbtune.methods import names
+    from nbtune.models.families import is_encoder
     from nbtune.models.loading import source_of
 
     spec = MethodsSpec.build({"quantization": quantization})
     source = source_of(model or DEFAULT_DECODER)
+    if is_encoder(source.config):
+        source = source.over(("no", "yes"))
     found = [_on(name, source, spec.quantization) for name in names()]
     return tuple(sorted(found, key=lambda each: (each.trained is None, each.trained)))
 

@@ -69,7 +69,8 @@ def finetune(
             f"task is a nbtune.Task, not {type(task).__name__}", hint="make one: nbtune.Task(data=..., prompt=..., completion=...)"
         )
     chosen = get(method)
-    source = source_for(str(options.get("objective") or "sft"), model, task)
+    objective = options.get("objective") or chosen.spec.model_fields["objective"].default
+    source = source_for(str(objective), model, task)
     values = {"quantization": quantization, "dtype": dtype, "seed": seed, **options}
     spec = chosen.spec.build(
         {**values, "task": task.name, "model": source.path or source.name, "name": name or f"{task.name}_{chosen.name}".replace("-", "_")}

@@ -12,7 +12,7 @@ import nbtune
 from nbtune.errors import ModelError, SpecError
 from nbtune.methods import names
 from nbtune.overview import LOW_RANK
-from tests.tiny import tiny_llama
+from tests.tiny import tiny_encoder, tiny_llama
 
 
 def test_every_method_is_there_counted_from_the_fewest_with_those_that_cannot_last(tmp_path: Path) -> None:
@@ -25,13 +25,21 @@ def test_every_method_is_there_counted_from_the_fewest_with_those_that_cannot_la
     for each in found:
         assert each.summary
         assert each.paper.startswith("https://arxiv.org/abs/")
-        if each.trained is not None and each.name != "head":
+        if each.trained is not None and each.name not in ("head", "features"):
             assert each.trained == nbtune.estimate(each.name, model=folder).trainable_parameters
     by_name = {each.name: each for each in found}
     assert by_name["bitfit"].trained is None
     assert "has no biases" in by_name["bitfit"].refused
     assert by_name["dora"].quantizations == ("nf4", "fp4")
     assert not by_name["adapter"].merges
+    assert by_name["features"].trained == 0
+
+
+def test_an_encoder_is_counted_with_a_head_over_two_classes(tmp_path: Path) -> None:
+    found = {each.name: each for each in nbtune.methods_on(tiny_encoder("bert", tmp_path / "bert"))}
+    assert [name for name, each in found.items() if each.refused] == ["last-blocks"]  # which wants four blocks of the two
+    assert found["head"].trained == 64 * 2 + 2
+    assert found["full"].trained == found["full"].total
 
 
 def test_a_model_or_a_quantization_that_is_not_there_is_an_error(tmp_path: Path) -> None:

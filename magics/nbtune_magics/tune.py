@@ -37,7 +37,7 @@ def _run(call: Call) -> Steps[Any]:
         {key: value for key, value in chosen.given.items() if key not in _SAID_ON_THE_LINE},
         method=method.name,
         cell_text=lambda values: cell_text(method.name, task.name, chosen, values),
-        count=_count(method.name, chosen),
+        count=_count(method.name, chosen, task),
         on_run=_on_run(method.name, task, chosen, Place(call.shell), call),
     )
     show(form)
@@ -60,12 +60,13 @@ def _word(text: str) -> str:
     return "'" + text + "'" if "'" not in text else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _count(method: str, chosen: Said) -> Callable[[Values], str]:
+def _count(method: str, chosen: Said, task: Task) -> Callable[[Values], str]:
     def count(values: Values) -> str:
         import nbtune
 
         model = {"model": chosen.given["model"]} if "model" in chosen.given else {}
-        found = nbtune.estimate(method, **model, **values)
+        learnt = {} if values.get("objective", chosen.spec.objective) == "sft" else {"task": task, "objective": chosen.spec.objective}
+        found = nbtune.estimate(method, **{**model, **learnt, **values})
         share = found.trainable_parameters / max(1, found.total_parameters)
         return f"{found.trainable_parameters:,} trained parameters of {found.total_parameters:,} ({share:.2%})"
 

@@ -45,6 +45,9 @@ def _untouched(approach: Approach, setting: Setting) -> Engine:
 def _check_tuned(approach: Approach, prompt: str, setting: Setting, checks: list[str], warnings: list[str]) -> None:
     """Logits of the first prompt with what was trained on and off, and off against the base before anything was attached."""
     engine = approach.engine
+    if hasattr(engine, "classical"):
+        checks.append(f"{approach.label}: no weight of {engine.base.name} was trained, a classifier reads its states")
+        return
     adapter = engine.base.has_adapter(approach.run_id or "")
     off = engine.off() if adapter else _untouched(approach, setting)
     difference = float((engine.logits(prompt) - off.logits(prompt)).abs().max())

@@ -32,19 +32,37 @@ def engine_of(folder: RunFolder, task: Task) -> Engine:
         RunError: there is nothing trained yet.
     """
     from nbtune.inference import engine_for
-    from nbtune.methods import first_ids
+    from nbtune.methods import first_ids, is_estimator
     from nbtune.objectives import encoder_for
 
-    base = _base(folder)
     method, spec = _method_of(folder)
+    if is_estimator(method):
+        return _fitted_engine(folder, task, spec)
+    base = _base(folder)
     encoder = encoder_for(task, spec, base.tokenizer, base.config, first_ids(method, spec, base.config))
     return engine_for(base, encoder, folder.id)
 
 
+def _fitted_engine(folder: RunFolder, task: Task, spec: Any) -> Engine:
+    """The frozen base with the classifier that was fitted to its states."""
+    from nbtune.inference.classical import Classical, FeaturesEngine
+    from nbtune.models.shared import shared_base
+    from nbtune.objectives import encoder_for, source_for
+
+    classical = Classical.open(_last_checkpoint(folder))
+    source = source_for(spec.objective, spec.model, _task(folder))
+    base = shared_base(source, dtype=spec.dtype, quantization=spec.quantization, device=spec.device)
+    return FeaturesEngine(base, encoder_for(task, spec, base.tokenizer, base.config), classical)
+
+
 def own_model(folder: RunFolder) -> LoadedModel:
     """A copy that belongs to the caller, its adapter active."""
+    from nbtune.methods import is_estimator
     from nbtune.models.loading import LoadedModel
 
+    if is_estimator(_method_of(folder)[0]):
+        message = f"run {folder.name} trained nothing of its model: it is a classifier over frozen states"
+        raise RunError(message, hint="ask it: run.predict(rows); or nbtune.models.load(...) for the model itself")
     base, _ = _restored(folder)
     model: Any = base.peft or base.model
     return LoadedModel(model, base.tokenizer, base.config, base.name)
@@ -64,7 +82,7 @@ def save_run(folder: RunFolder, target: Path, *, merge: bool) -> Path:
     if merge:
         _save_merged(folder, target)
     else:
-        for file in ("adapter_model.safetensors", "adapter_config.json", "trained.safetensors"):
+        for file in ("adapter_model.safetensors", "adapter_config.json", "trained.safetensors", "features.safetensors", "classifier.json"):
             if (last / file).exists():
                 (target / file).write_bytes((last / file).read_bytes())
     return target

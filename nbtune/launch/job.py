@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from nbtune.data.batches import packing_note
 from nbtune.errors import DataError, NbtuneError, RunError, SpecError
@@ -17,7 +17,7 @@ from nbtune.training.checkpoints import newest_whole, step_of
 from nbtune.training.controls import Controls, not_left_behind, read_until, to_repeat
 
 if TYPE_CHECKING:
-    from nbtune.data.encoding import Encoded, Encoder
+    from nbtune.data.encoding import Encoded, Encoder, Labelled
     from nbtune.launch.live import Live
     from nbtune.methods import Method
     from nbtune.models.base import Base
@@ -116,7 +116,7 @@ def _back_off(job: Job, step: int) -> Iterator[Event]:
 
 def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, None, Any]:
     from nbtune.estimate import counted, fits, in_memory
-    from nbtune.methods import attach
+    from nbtune.methods import attach, is_estimator
     from nbtune.models.device import device_of
     from nbtune.models.families import can_pack, why_unpacked
     from nbtune.objectives import get
@@ -137,6 +137,9 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     yield from _phase(controls, f"reading the tokenizer of {job.source.name}")
     encoder = _encoder(job)
     rows = yield from _encode(job, encoder)
+    if is_estimator(job.method):
+        fitting = yield from _fitting(job, controls, encoder, rows, total_parameters)
+        return fitting
     spec, need = fits(job.method.name, spec, job.source, rows)  # decides about gradient_checkpointing: auto
     device = device_of(spec.device)
     there = in_memory(job.method.name, spec, job.source, need)
@@ -171,6 +174,32 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
         controls=controls,
         forecast=forecast,
         start=start,
+    )
+
+
+def _fitting(job: Job, controls: Controls, encoder: Encoder, rows: list[Any], total_parameters: int) -> Generator[Event, None, Any]:
+    """What fits something to the frozen model's states."""
+    from nbtune.data.encoding import encode_rows
+    from nbtune.models.device import device_of
+    from nbtune.training.fitting import Fitting
+    from nbtune.training.memory import PeakMemory
+
+    memory = PeakMemory(device_of(job.spec.device))
+    yield from _phase(controls, f"loading {job.source.name}" + (f" as {job.spec.quantization}" if job.spec.quantization else ""))
+    base = _load(job)
+    job.live.folder.write_json("environment.json", _environment(base))
+    yield from _phase(controls, "computing the states of the rows")
+    dev, _ = encode_rows(encoder, job.task.dev, max_length=_max_length(job))
+    return Fitting(
+        spec=job.spec,
+        base=base,
+        task=job.task,
+        rows=rows,
+        dev=cast("list[Labelled]", dev),  # the encoder reads
+        folder=job.live.folder.path,
+        controls=controls,
+        memory=memory,
+        total_parameters=total_parameters,
     )
 
 

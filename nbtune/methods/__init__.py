@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from nbtune.methods.base import Facts, Method, attach, first_ids
+from nbtune.methods.base import Facts, Method, attach, first_ids, is_estimator
 from nbtune.registry import Registry
 
-__all__ = ["Facts", "Method", "attach", "first_ids", "get", "names"]
+__all__ = ["Facts", "Method", "attach", "first_ids", "get", "is_estimator", "names"]
 
 _FILES: Final = {
     "lora": "lora",
@@ -24,6 +24,7 @@ _FILES: Final = {
     "adapter": "adapter",
     "prompt-tuning": "prompt_tuning",
     "p-tuning": "p_tuning",
+    "features": "features",
     "full": "full",
     "last-blocks": "last_blocks",
     "head": "head",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nbtune.models.base import Base
     from nbtune.spec import FinetuneSpec
 
-__all__ = ["Facts", "Method", "attach", "first_ids"]
+__all__ = ["Facts", "Method", "attach", "first_ids", "is_estimator"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class Method(Protocol):
         """Makes exactly the intended parameters trainable, as the adapter `name` or in the base itself."""
 
 
+def is_estimator(method: Method) -> bool:
+    """Whether it trains nothing of the model by gradients, but fits something to what the frozen model gives (`estimates`)."""
+    return bool(getattr(method, "estimates", False))
+
+
 def attach(method: Method, base: Base, spec: Any, name: str) -> None:
     """Puts the method on the base under `name`, and has a new head, where the base has one, trained with it.
 
@@ -63,7 +68,7 @@ def attach(method: Method, base: Base, spec: Any, name: str) -> None:
         SpecError, ModelError: what the method refuses.
     """
     method.attach(base, spec, name)
-    if base.labels:
+    if base.labels and not is_estimator(method):
         base.begin_head(name, spec.seed)
 
 

@@ -13,7 +13,7 @@ from nbtune.data.encoding import Reading
 from nbtune.errors import SpecError
 from nbtune.models.attention import attending, rows_apart
 from nbtune.models.catalogue import DEFAULT_ENCODER
-from nbtune.models.families import is_encoder
+from nbtune.models.families import head, is_encoder
 from nbtune.models.readout import readout
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nbtune.spec import FinetuneSpec
     from nbtune.task import Task
 
-__all__ = ["OBJECTIVE", "Classification", "class_logits"]
+__all__ = ["OBJECTIVE", "Classification", "class_logits", "pooled_states"]
 
 
 class Classification:
@@ -70,12 +70,29 @@ class Classification:
 def class_logits(model: Any, batch: Batch) -> torch.Tensor:
     """Logits [rows, classes] in float32, those of the places that are read averaged over each row."""
     with readout(model, batch.predicts), rows_apart(model):
-        logits: torch.Tensor = model(input_ids=batch.input_ids, **attending(model, batch)).logits.float()
+        logits: torch.Tensor = model(input_ids=batch.input_ids, **attending(model, batch)).logits
+    return _averaged(logits.float(), batch)
+
+
+def pooled_states(model: Any, batch: Batch) -> torch.Tensor:
+    """The states [rows, hidden] that the head would read, in float32, likewise averaged."""
+    seen: list[torch.Tensor] = []
+    with readout(model, batch.predicts), rows_apart(model):
+        watching = head(model).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        try:
+            model(input_ids=batch.input_ids, **attending(model, batch))
+        finally:
+            watching.remove()
+    return _averaged(seen[0].float(), batch)
+
+
+def _averaged(read: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """What was read at each place [n, any], averaged over each row's places [rows, any]."""
     rows = len(batch.targets)
-    if len(logits) == rows:
-        return logits
+    if len(read) == rows:
+        return read
     counts = batch.owner.bincount(minlength=rows)
-    return logits.new_zeros(rows, logits.shape[-1]).index_add(0, batch.owner, logits) / counts[:, None]
+    return read.new_zeros(rows, read.shape[-1]).index_add(0, batch.owner, read) / counts[:, None]
 
 
 OBJECTIVE: Final = Classification()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nbtune.errors import RunError
 from nbtune.models.base import MOST_COPIED
@@ -20,11 +20,18 @@ from nbtune.store import in_order
 if TYPE_CHECKING:
     import torch
 
-    from nbtune.models.base import Base, Trained
+    from nbtune.models.base import Base
 
 __all__ = ["Snapshot", "Writer", "check", "load_optimizer", "newest_whole", "read_state", "snapshot", "step_of", "whole_checkpoints"]
 
 MARKER: Final = "state.json"
+
+
+class Writes(Protocol):
+    """What was learnt: it knows how to write itself into a folder."""
+
+    def write(self, folder: Path) -> None:
+        """Writes its files."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class Snapshot:
     """A moment of a training in the CPU's memory; `state` is what becomes state.json."""
 
     step: int
-    trained: Trained
+    trained: Writes
     moments: dict[str, torch.Tensor]
     state: dict[str, Any]
 

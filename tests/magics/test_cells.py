@@ -56,6 +56,15 @@ def test_the_panel_is_drawn_and_the_cell_waits_and_the_run_is_the_value(kernel: 
     assert kernel.value("_.id == first.id") == "True"
 
 
+def test_a_classifier_and_features_are_one_word_on_the_same_line(kernel: Kernel) -> None:
+    tuned = good(kernel.run(f"%%finetune lora --objective classification {SHORT} --as headed\n", timeout=120))
+    assert "finished" in tuned.shown[-1]["text/plain"]
+    frozen = good(kernel.run("%%finetune features --task tickets --model tiny --as frozen\nclassifier: knn\n", timeout=120))
+    assert "finished" in frozen.shown[-1]["text/plain"]
+    grid = good(kernel.run("%%compare --task tickets\n- run: headed\n- run: frozen\n- zero-shot\n", timeout=120))
+    assert all(name in grid.shown[-1]["text/plain"] for name in ("run: headed", "run: frozen", "zero-shot"))
+
+
 def test_the_panel_is_drawn_before_the_run_has_begun(kernel: Kernel) -> None:
     result = good(kernel.run(f"x = %finetune lora {SHORT}", timeout=120))
     drawn = next(item for item in result.messages if item["msg_type"] == "display_data" and PANEL in item["content"]["data"])

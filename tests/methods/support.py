@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from nbtune.methods import get, names
-from tests.tiny import FAMILIES
+from nbtune.methods import get, is_estimator, names
+from tests.tiny import ENCODERS, FAMILIES
 
-__all__ = ["OPTIONS", "PAGE", "QUANTIZATIONS", "encoder_refusal", "page", "refusal"]
+__all__ = ["OPTIONS", "PAGE", "QUANTIZATIONS", "TRAINED", "encoder_refusal", "page", "refusal"]
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
 QUANTIZATIONS: Final = ("nf4", "fp4", "int8")
 OPTIONS: Final[dict[str, dict[str, Any]]] = {"last-blocks": {"num_blocks": 1}, "fourierft": {"n_frequency": 50}}
 """What a method needs on models as tiny as these."""
+
+TRAINED: Final = tuple(name for name in names() if not is_estimator(get(name)))
+"""The methods that train something by gradients."""
 
 _NO_BIASES = ("llama", "mistral", "qwen3", "gemma2", "phi3")
 _FAMILIES: Final = {
@@ -51,16 +54,20 @@ def page() -> str:
         "is what `nbtune.estimate` counts and nothing else has a gradient, and that with the adapter off the base gives its own logits exactly.",
         "Quantized bases are tested on Llama. Refused means: with the reason and what to use instead, before anything is loaded.",
         "",
-        f"| method | families: {', '.join(FAMILIES)} | base in nf4, fp4 | in int8 | merges |",
-        "|---|---|---|---|---|",
+        "Encoders stand under the new head of `objective: classification`. `features` trains nothing of a model, and takes each of them.",
+        "",
+        f"| method | decoders: {', '.join(FAMILIES)} | encoders: {', '.join(ENCODERS)} | base in nf4, fp4 | in int8 | merges |",
+        "|---|---|---|---|---|---|",
     ]
-    for method in names():
+    for method in TRAINED:
         refused = [family for family in FAMILIES if refusal(method, family)]
         families = "all" if not refused else "all but " + ", ".join(refused)
+        left = [family for family in ENCODERS if encoder_refusal(method, family)]
+        encoders = "all" if not left else "all but " + ", ".join(left)
         held = ["no" if (method, each) in _QUANTIZED and method != "bitfit" else "yes" for each in ("nf4", "int8")]
         if method == "bitfit":
             held = ["no", "no"]
-        lines.append(f"| `{method}` | {families} | {held[0]} | {held[1]} | {'yes' if get(method).merges else 'no'} |")
+        lines.append(f"| `{method}` | {families} | {encoders} | {held[0]} | {held[1]} | {'yes' if get(method).merges else 'no'} |")
     return "\n".join(lines) + "\n"
 
 

@@ -10,13 +10,13 @@ import nbtune
 from nbtune.data.batches import collate
 from nbtune.data.encoding import encode_rows
 from nbtune.errors import NbtuneError
-from nbtune.methods import attach, first_ids, get, names
+from nbtune.methods import attach, first_ids, get
 from nbtune.models.base import Base
 from nbtune.models.shared import own_base
 from nbtune.objectives import encoder_for, source_for
 from nbtune.objectives import get as objective
 from tests.examples import ticket_task
-from tests.methods.support import OPTIONS, encoder_refusal
+from tests.methods.support import OPTIONS, TRAINED, encoder_refusal
 from tests.methods.test_methods import METHODS
 from tests.tiny import ENCODERS, tiny_encoder
 
@@ -54,7 +54,7 @@ def _loss(base: Base, method: str, spec: Any, *, training: bool, rows: int = 6) 
     return loss.detach() / weight
 
 
-@pytest.mark.parametrize("method", names())
+@pytest.mark.parametrize("method", TRAINED)
 def test_what_is_trained_is_what_was_counted_with_its_head_and_the_base_stays_as_it_was(family: Path, method: str) -> None:
     options = OPTIONS.get(method, {})
     if reason := encoder_refusal(method, family.name):
@@ -94,7 +94,7 @@ def test_a_run_lowers_the_loss_predicts_and_opens_again_with_equal_logits(bert: 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", names())
+@pytest.mark.parametrize("method", TRAINED)
 def test_in_half_precision_a_step_is_taken_too(bert: Path, method: str, dtype: str) -> None:
     options = {**OPTIONS.get(method, {}), "dtype": dtype, "max_steps": 2, "num_samples": 0}
     run = nbtune.finetune(method, task=ticket_task(), model=bert, objective="classification", **options).wait()

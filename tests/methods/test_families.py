@@ -11,12 +11,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import nbtune
 from nbtune.errors import NbtuneError
-from nbtune.methods import first_ids, get, names
+from nbtune.methods import first_ids, get
 from nbtune.models.base import Base
 from nbtune.models.families import sublayers
 from nbtune.models.loading import source_of
 from nbtune.models.shared import own_base
-from tests.methods.support import OPTIONS, PAGE, page, refusal
+from tests.methods.support import OPTIONS, PAGE, TRAINED, page, refusal
 from tests.tiny import FAMILIES, tiny
 
 
@@ -25,7 +25,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return tiny(request.param, tmp_path_factory.mktemp("families") / request.param)
 
 
-@pytest.mark.parametrize("method", names())
+@pytest.mark.parametrize("method", TRAINED)
 def test_what_is_trained_is_what_was_counted_and_the_base_stays_as_it_was(family: Path, method: str) -> None:
     options = OPTIONS.get(method, {})
     if reason := refusal(method, family.name):
@@ -38,7 +38,7 @@ def test_what_is_trained_is_what_was_counted_and_the_base_stays_as_it_was(family
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
-@pytest.mark.parametrize("method", names())
+@pytest.mark.parametrize("method", TRAINED)
 def test_on_a_quantized_base_it_learns_too_or_is_refused(tmp_path: Path, method: str, quantization: str, dtype: str) -> None:
     folder = tiny("llama", tmp_path / "llama")
     options = {**OPTIONS.get(method, {}), "quantization": quantization, "dtype": dtype}

@@ -12,13 +12,14 @@ import nbtune
 from nbtune.data.batches import collate
 from nbtune.data.encoding import Encoder, encode_rows
 from nbtune.errors import ModelError, NbtuneError, RunError, SpecError
-from nbtune.methods import first_ids, get, names
+from nbtune.methods import first_ids, get
 from nbtune.models.base import Base
 from nbtune.models.families import can_pack
 from nbtune.models.loading import source_of
 from nbtune.models.shared import own_base
 from nbtune.objectives.sft import Sft
 from tests.examples import ticket_task
+from tests.methods.support import TRAINED
 from tests.tiny import tiny, tiny_llama
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -59,7 +60,7 @@ def suited(method: str, folder: Path, tmp_path: Path) -> Path:
 
 
 def test_the_contract_covers_every_method() -> None:
-    assert set(METHODS) == set(names())
+    assert set(METHODS) == set(TRAINED)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -44,7 +44,7 @@ def some_rows(lengths: Sequence[int], seed: int = 0) -> list[Encoded]:
 def losses(model: torch.nn.Module, batch: Batch, count: int) -> torch.Tensor:
     """Summed loss of each row."""
     with torch.no_grad(), readout(model, batch.predicts), rows_apart(model):
-        logits = model(input_ids=batch.input_ids, use_cache=False, **attending(model, batch)).logits
+        logits = model(input_ids=batch.input_ids, **attending(model, batch)).logits
     each = functional.cross_entropy(logits.float(), batch.targets, reduction="none")
     return torch.zeros(count).index_add_(0, batch.owner, each)
 
@@ -86,7 +86,7 @@ def test_the_attention_that_keeps_rows_apart_equals_the_one_under_a_block_mask_i
             assert takes_rows(model)
             by_mask = {"attention_mask": batch.attention_mask, "position_ids": batch.position_ids}
             told = by_mask if masked else attending(model, batch)
-            logits = model(input_ids=batch.input_ids, use_cache=False, **told).logits
+            logits = model(input_ids=batch.input_ids, **told).logits
             parameters = list(base.trained("run").values())
             found.append((logits.detach(), torch.autograd.grad(logits.square().mean(), parameters)))
     (apart, grads), (block, expected) = found
@@ -100,7 +100,7 @@ def test_a_model_that_would_lose_the_packed_rows_on_its_way_fails_instead_of_mix
     with base.lease() as model:
         told = {key: value for key, value in attending(model, batch).items() if key != "packed_rows"}
         with pytest.raises(RuntimeError):
-            model(input_ids=batch.input_ids, use_cache=False, **told)
+            model(input_ids=batch.input_ids, **told)
 
 
 @pytest.mark.parametrize("packed", [True, False])

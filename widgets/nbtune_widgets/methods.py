@@ -32,7 +32,9 @@ def methods_text(found: Sequence[MethodOnModel], model: str) -> str:
 
 def _cells(each: MethodOnModel) -> tuple[str, ...]:
     trained, part = NOTHING, NOTHING
-    if each.trained is not None and each.total:
+    if each.trained == 0:
+        trained = "none"
+    elif each.trained is not None and each.total:
         trained, part = count(each.trained), f"{100 * each.trained / each.total:.2f} %"
     what = f"cannot: {shown(each.refused, 200)}" if each.refused else each.summary
     held = "any base" if len(each.quantizations) == len(QUANTIZATIONS) else ", ".join(("16 or 32 bits", *each.quantizations))
