@@ -24,6 +24,7 @@ _FILES: Final = {
     "adapter": "adapter",
     "prompt-tuning": "prompt_tuning",
     "p-tuning": "p_tuning",
+    "prefix-tuning": "prefix_tuning",
     "features": "features",
     "full": "full",
     "last-blocks": "last_blocks",

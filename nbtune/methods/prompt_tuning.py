@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nbtune.methods.base import Facts
     from nbtune.models.base import Base
 
-__all__ = ["METHOD", "PromptTuning", "PromptTuningSpec"]
+__all__ = ["METHOD", "PromptTuning", "PromptTuningSpec", "refuse_too_many"]
 
 
 class PromptTuningSpec(FinetuneSpec):
@@ -46,11 +46,7 @@ class PromptTuning:
         if (spec.prompt_tuning_init == "text") != (spec.prompt_tuning_init_text is not None):
             message = "prompt_tuning_init text and prompt_tuning_init_text belong together, and one of them is missing"
             raise SpecError(message, hint='set both: prompt_tuning_init: text, prompt_tuning_init_text: "Answer with one word:"')
-        context = getattr(facts.config, "max_position_embeddings", None)
-        most = min(spec.max_length, context) if isinstance(context, int) else spec.max_length
-        if spec.num_virtual_tokens > most - 8:
-            message = f"num_virtual_tokens is {spec.num_virtual_tokens}, which leaves no room in the {most} tokens of a row"
-            raise SpecError(message, hint="use fewer, or a larger max_length where the model reads as much")
+        refuse_too_many(facts, spec)
 
     def virtual_tokens(self, spec: Any) -> int:
         """Tokens that stand in front of each prompt."""
@@ -76,6 +72,21 @@ class PromptTuning:
             task_type="CAUSAL_LM",
         )
         base.add_adapter(name, config, seed=spec.seed)
+
+
+def refuse_too_many(facts: Facts, spec: Any) -> None:
+    """Refuses tokens in front of a text that leave it no room.
+
+    Raises:
+        SpecError: they do.
+    """
+    from nbtune.models.families import context_of
+
+    context = context_of(facts.config)
+    most = spec.max_length if context is None else min(spec.max_length, context)
+    if spec.num_virtual_tokens > most - 8:
+        message = f"num_virtual_tokens is {spec.num_virtual_tokens}, which leaves no room in the {most} tokens of a row"
+        raise SpecError(message, hint="use fewer, or a larger max_length where the model reads as much")
 
 
 def _initial_ids(base: Base, spec: Any, words: int) -> list[int] | None:

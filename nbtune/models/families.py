@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = [
+    "KeysValues",
     "Sublayers",
     "blocks",
     "can_pack",
@@ -20,6 +21,7 @@ __all__ = [
     "final_norms",
     "head",
     "is_encoder",
+    "keys_values",
     "sublayers",
     "untie_head",
     "vocabulary",
@@ -180,6 +182,66 @@ def _known_parts(block: nn.Module) -> tuple[str, str, str | None] | None:
     out = next((name for name in _FEED_FORWARD_OUT if name in names), None)
     whole = next((name for name in _FEED_FORWARD if name in names), None)
     return None if attention is None or out is None else (attention, out, whole)
+
+
+@dataclass(frozen=True)
+class KeysValues:
+    """The projections that give the blocks' keys and values, by full names, and how many features of each are that (`sizes`).
+
+    Where one projection gives queries, too, `columns` are the others' [first, behind the last] in its output.
+    """
+
+    modules: tuple[str, ...]
+    sizes: tuple[int, ...]
+    columns: tuple[tuple[int, int], ...] | None
+
+
+_APART: Final = (("k_proj", "v_proj"), ("key", "value"), ("k_lin", "v_lin"), ("key_proj", "value_proj"))
+_TOGETHER: Final = ("c_attn", "Wqkv", "qkv_proj", "query_key_value")
+
+
+def keys_values(model: PreTrainedModel) -> KeysValues:
+    """Where the model makes its keys and values.
+
+    Raises:
+        ModelError: that is not known of its family.
+    """
+    layers, config = blocks(model), model.config
+    prefix = next(name for name, module in model.named_modules() if module is layers)
+    found = {name.rsplit(".", 1)[-1]: name for name, _ in layers[0].named_modules() if "base_layer" not in name}
+    pair = next((names for names in _APART if all(name in found for name in names)), None)
+    columns: tuple[tuple[int, int], ...] | None = None
+    if pair is not None:
+        inside = [found[name] for name in pair]
+        sizes = [_features(layers[0].get_submodule(name)) for name in inside]
+    else:
+        whole = next((found[name] for name in _TOGETHER if name in found), None)
+        if whole is None or (whole.endswith("query_key_value") and config.model_type not in {"gpt_neox", "bloom"}):
+            shown = ", ".join(name for name, _ in layers[0].named_children())
+            message = f"it is not known where a {type(layers[0]).__name__} (it has {shown}) makes its keys and values"
+            raise ModelError(message, hint="use prompt-tuning, which needs the embeddings alone, or lora")
+        inside = [whole]
+        columns = _not_queries(whole.rsplit(".", 1)[-1], config, _features(layers[0].get_submodule(whole)))
+        sizes = [sum(end - begin for begin, end in columns)]
+    names = tuple(f"{prefix}.{number}.{name}" for number in range(len(layers)) for name in inside)
+    return KeysValues(names, tuple(sizes * len(layers)), columns)
+
+
+def _features(layer: Any) -> int:
+    """How many features a projection gives."""
+    layer = getattr(layer, "base_layer", layer)
+    return int(layer.nf if hasattr(layer, "nf") else layer.out_features)
+
+
+def _not_queries(name: str, config: Any, features: int) -> tuple[tuple[int, int], ...]:
+    heads = int(config.num_attention_heads)
+    if name == "query_key_value":  # head by head: query, key, value
+        width = features // (3 * heads)
+        return tuple(((3 * head + 1) * width, (3 * head + 3) * width) for head in range(heads))
+    if name == "qkv_proj":  # all queries, then the keys and values of fewer heads
+        width = features // (heads + 2 * int(config.num_key_value_heads))
+        return ((heads * width, features),)
+    return ((features // 3, features),)
 
 
 def _parts_by_shape(block: nn.Module) -> tuple[str, str, str | None] | None:

@@ -37,6 +37,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "adapter": {"bottleneck_size": 8},
     "prompt-tuning": {"num_virtual_tokens": 6, "learning_rate": 0.3},
     "p-tuning": {"num_virtual_tokens": 6, "encoder_hidden_size": 16, "learning_rate": 3e-2},
+    "prefix-tuning": {"num_virtual_tokens": 6, "learning_rate": 5e-2},
     "full": {"learning_rate": 1e-3},
     "last-blocks": {"num_blocks": 1},
     "head": {},
@@ -44,7 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "layernorm": {"learning_rate": 3e-2},
 }
 WITH_BIASES = {"bitfit": "opt"}
-LEAST = {"prompt-tuning": 0.02, "p-tuning": 0.02}
+LEAST = {"prompt-tuning": 0.02, "p-tuning": 0.02, "prefix-tuning": 0.02}
 """Nats by which the loss has to fall where it is less than 0.1: a random model has little for a soft prompt to work with."""
 
 

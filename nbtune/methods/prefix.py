@@ -1,0 +1,190 @@
+"""Prefixes as a tuner of peft's kind: trained keys and values of every block, at the places of tokens beyond the vocabulary.
+
+peft's own prefix tuning hands keys and values over as a cache that is there already: it knows no packing, no generation without a cache and
+no checkpointing. Here the prefix has places of its own in the sequence, and each block's projections answer there with what is trained: to
+attention these are keys and values like others, so every path is the one there is. The places go through the blocks with the others; what
+becomes of them is read by nobody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from torch.nn import functional
+
+from nbtune.methods.bottleneck import OwnTuner, made_known
+
+__all__ = ["PrefixConfig", "PrefixEmbedding", "PrefixLayer", "PrefixModel"]
+
+NAME = "prefix_values"
+
+
+@dataclass
+class PrefixConfig(PeftConfig):
+    """`target_modules` are the embedding layer and the projections that give keys and values; `vocabulary` is the first id beyond it.
+
+    Args:
+        target_modules: full names; peft may shorten what they have in common.
+        projections: full names of the projections alone, in the order of the blocks.
+        num_virtual_tokens: places of the prefix.
+        vocabulary: ids from here on are the prefix's.
+        columns: of each projection's output those that are keys or values, as [first, behind the last] pairs; None: all.
+        encoder_hidden_size: keys and values come out of a network of two layers of this width (`prefix_projection`); None: they are
+            trained themselves.
+        sizes: how many columns each projection has.
+        layers_to_transform: of peft's; unused.
+        layers_pattern: likewise.
+        exclude_modules: likewise.
+    """
+
+    target_modules: list[str] | None = None
+    projections: list[str] | None = None
+    num_virtual_tokens: int = 20
+    vocabulary: int = 0
+    columns: list[list[int]] | None = None
+    encoder_hidden_size: int | None = None
+    sizes: list[int] | None = None
+    layers_to_transform: list[int] | None = None
+    layers_pattern: str | None = None
+    exclude_modules: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        self.peft_type = made_known(NAME, PrefixConfig, PrefixModel)
+
+
+class _Places:
+    """Where the prefix is in the batch that goes through the model now: told by the embedding layer, asked by the projections."""
+
+    def __init__(self) -> None:
+        self.numbers: torch.Tensor | None = None  # int64 [..., T], which of the prefix's tokens; elsewhere any
+        self.here: torch.Tensor | None = None  # bool [..., T, 1]
+        self.values: dict[int, torch.Tensor] = {}  # by the projection's place, where a network makes them
+
+
+class PrefixEmbedding(nn.Module, BaseTunerLayer):
+    """The embedding layer, which sees where the prefix is; with `encoder_hidden_size` it also has the network."""
+
+    adapter_layer_names = ("prefix_values_tokens", "prefix_values_first", "prefix_values_second")
+    other_param_names = ("prefix_config",)
+
+    def __init__(self, base_layer: nn.Embedding, adapter_name: str, config: PrefixConfig) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.places = _Places()
+        self.prefix_values_tokens = nn.ParameterDict()
+        self.prefix_values_first, self.prefix_values_second = nn.ModuleDict(), nn.ModuleDict()
+        self.prefix_config: dict[str, PrefixConfig] = {}
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, config)
+
+    def update_layer(self, adapter_name: str, config: PrefixConfig) -> None:
+        """Adds what one adapter has here."""
+        self.prefix_config[adapter_name] = config
+        if config.encoder_hidden_size is not None:
+            size, inner, device = self.base_layer.embedding_dim, config.encoder_hidden_size, self.base_layer.weight.device
+            self.prefix_values_tokens[adapter_name] = nn.Parameter(torch.randn(config.num_virtual_tokens, size).to(device))
+            self.prefix_values_first[adapter_name] = nn.Linear(size, inner).to(device)
+            self.prefix_values_second[adapter_name] = nn.Linear(inner, sum(config.sizes or [])).to(device)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Embeddings [..., hidden] of ids [...]; at the prefix's places those of any token."""
+        names = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.prefix_config]
+        self.places.here = self.places.numbers = None
+        if not names:
+            return self.base_layer(ids)  # type: ignore[no-any-return]
+        config = self.prefix_config[names[-1]]
+        self.places.here = (ids >= config.vocabulary)[..., None]
+        self.places.numbers = (ids - config.vocabulary).clamp(min=0)
+        if names[-1] in self.prefix_values_tokens:
+            inner = torch.tanh(self.prefix_values_first[names[-1]](self.prefix_values_tokens[names[-1]]))
+            parts = self.prefix_values_second[names[-1]](inner).split(config.sizes, -1)
+            self.places.values = dict(enumerate(parts))
+        return self.base_layer(ids.clamp(max=config.vocabulary - 1))  # type: ignore[no-any-return]
+
+
+class PrefixLayer(nn.Module, BaseTunerLayer):
+    """A projection whose keys or values at the prefix's places are those of the active adapter."""
+
+    adapter_layer_names = ("prefix_values_own",)
+    other_param_names = ("prefix_config",)
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: PrefixConfig, place: int, places: _Places) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.place, self.places = place, places
+        self.prefix_values_own = nn.ParameterDict()
+        self.prefix_config: dict[str, PrefixConfig] = {}
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, config)
+
+    def update_layer(self, adapter_name: str, config: PrefixConfig) -> None:
+        """Adds the values of one adapter."""
+        self.prefix_config[adapter_name] = config
+        if config.encoder_hidden_size is None:
+            size = (config.sizes or [])[self.place]
+            like = next(self.base_layer.parameters())
+            self.prefix_values_own[adapter_name] = nn.Parameter(torch.randn(config.num_virtual_tokens, size).to(like.device))
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The projection's output [..., features]."""
+        out: torch.Tensor = self.base_layer(x, *args, **kwargs)
+        names = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.prefix_config]
+        here, numbers = self.places.here, self.places.numbers
+        if not names or here is None or numbers is None:
+            return out
+        name = names[-1]
+        own = self.prefix_values_own[name] if name in self.prefix_values_own else self.places.values[self.place]
+        there = functional.embedding(numbers, own).to(out.dtype)
+        pairs = self.prefix_config[name].columns
+        if pairs is None:
+            return torch.where(here, there, out)
+        parts, at, used = [], 0, 0
+        for begin, end in pairs:
+            parts += [out[..., at:begin], torch.where(here, there[..., used : used + end - begin], out[..., begin:end])]
+            at, used = end, used + end - begin
+        return torch.cat([*parts, out[..., at:]], -1)
+
+
+class PrefixModel(OwnTuner):
+    """Puts both kinds of layers on."""
+
+    prefix: str = f"{NAME}_"
+    tuner_layer_cls = (PrefixEmbedding, PrefixLayer)
+
+    def _create_and_replace(  # noqa: PLR0917  peft's order
+        self,
+        peft_config: Any,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        if isinstance(target, self.tuner_layer_cls):
+            target.update_layer(adapter_name, peft_config)
+            return
+        if isinstance(target, nn.Embedding):
+            new: nn.Module = PrefixEmbedding(target, adapter_name, peft_config)
+        else:
+            embedding = next(module for module in self.model.modules() if isinstance(module, PrefixEmbedding))
+            place = peft_config.projections.index(current_key)
+            new = PrefixLayer(target, adapter_name, peft_config, place, embedding.places)
+        if adapter_name not in self.active_adapters:
+            new.requires_grad_(False)
+        self._replace_module(parent, target_name, new, target)
+
+    def _check_merge_allowed(self) -> None:
+        raise ValueError("a prefix is keys and values of its own in front of a text: there is no weight that it could be merged into")
