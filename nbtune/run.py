@@ -282,6 +282,30 @@ class Run:
 
         return answers(self.engine(), self.task, self.task.prompts(rows))
 
+    def strength(
+        self, strengths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0), *, retain: str | None = None, max_rows: int = 64
+    ) -> pd.DataFrame:
+        """What was trained at several strengths, from 0 (the base) over 1 (as it was trained) to 2: what the task gains, what is forgotten.
+
+        Adapters that add are scaled; trained parts are interpolated with the base's own weights (https://arxiv.org/abs/2109.01903).
+
+        Args:
+            strengths: the curve's points.
+            retain: the text whose loss is told: general, or a file; left out: the run's, or general.
+            max_rows: most dev rows that are answered.
+
+        Returns:
+            By row: strength, the task's metric on dev, retained_loss (nats a token; not where the model has a head over classes).
+
+        Raises:
+            SpecError: a strength out of range.
+            RunError: what was trained has no strength, or there is nothing trained or no dev row yet.
+            DataError: the text cannot be read.
+        """
+        from nbtune.launch.strengths import strength_curve
+
+        return strength_curve(self._folder, self.task, strengths, retain=retain, max_rows=max_rows)
+
     def engine(self) -> Engine:
         """The tuned model, as it is asked: from memory, or loaded from the last checkpoint.
 

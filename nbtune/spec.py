@@ -178,6 +178,11 @@ class FinetuneSpec(Spec):
     load_best_model_at_end: bool = option(
         False, "end with the best checkpoint in place of the last", aliases=("keep_best",), group="training"
     )
+    retain: str | None = option(
+        None,
+        "what the model should not forget: general (a text that comes along), or a text file; its loss is told before and after",
+        group="training",
+    )
     num_samples: int = option(2, "dev rows answered in full at each look", ge=0, le=20, group="training")
     max_eval_rows: int = option(64, "most dev rows in a look during training", ge=1, scale="log", slider=(8, 1024), group="training")
 

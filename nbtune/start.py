@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from nbtune.data.retained import GENERAL
 from nbtune.errors import Problem, RunError, SpecError
 from nbtune.events import Control, Evaluation, Note, Queued, Step
 from nbtune.launch.job import Job, steps_done
@@ -72,6 +73,9 @@ def finetune(
     objective = options.get("objective") or chosen.spec.model_fields["objective"].default
     source = source_for(str(objective), model, task)
     values = {"quantization": quantization, "dtype": dtype, "seed": seed, **options}
+    retain = options.get("retain")
+    if isinstance(retain, str | Path) and str(retain) != GENERAL:
+        values["retain"] = str(Path(retain).expanduser().absolute())  # whichever folder the run goes on in
     spec = chosen.spec.build(
         {**values, "task": task.name, "model": source.path or source.name, "name": name or f"{task.name}_{chosen.name}".replace("-", "_")}
     )

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from nbtune.inference import Engine
     from nbtune.methods import Method
     from nbtune.models.base import Base
-    from nbtune.models.loading import LoadedModel
+    from nbtune.models.loading import LoadedModel, Source
     from nbtune.task import Task
 
-__all__ = ["engine_of", "own_model", "save_run"]
+__all__ = ["engine_of", "own_model", "save_run", "source_of_run"]
 
 _opening = threading.RLock()
 _read_from: dict[str, Path] = {}
@@ -47,11 +47,11 @@ def _fitted_engine(folder: RunFolder, task: Task, spec: Any) -> Engine:
     """The frozen base with the classifier that was fitted to its states."""
     from nbtune.inference.classical import Classical, FeaturesEngine
     from nbtune.models.shared import shared_base
-    from nbtune.objectives import encoder_for, source_for
+    from nbtune.objectives import encoder_for
 
     classical = Classical.open(_last_checkpoint(folder))
-    source = source_for(spec.objective, spec.model, _task(folder))
-    base = shared_base(source, dtype=spec.dtype, quantization=spec.quantization, device=spec.device)
+    source, held = source_of_run(folder)
+    base = shared_base(source, **held)
     return FeaturesEngine(base, encoder_for(task, spec, base.tokenizer, base.config), classical)
 
 
@@ -116,15 +116,24 @@ def _restored(folder: RunFolder, *, shared: bool = False, quantized: bool = True
     """The base (the shared one, where the method leaves it as it is; unquantized to merge into) with the last checkpoint on, and which."""
     from nbtune.methods import attach
     from nbtune.models.shared import own_base, shared_base
-    from nbtune.objectives import source_for
 
     _last_checkpoint(folder)  # there is one: said before anything is loaded
     method, spec = _method_of(folder)
-    source = source_for(spec.objective, spec.model, _task(folder) if spec.objective != "sft" else None)
-    held: dict[str, Any] = {"dtype": spec.dtype, "quantization": spec.quantization if quantized else None, "device": spec.device}
+    source, held = source_of_run(folder)
+    if not quantized:
+        held["quantization"] = None
     base = shared_base(source, kind=method.kind, **held) if shared and not method.writes_base else own_base(source, **held)
     attach(method, base, spec, folder.id)
     return base, _read_last(folder, base)
+
+
+def source_of_run(folder: RunFolder) -> tuple[Source, dict[str, Any]]:
+    """The model that a run was trained on, with the head that its objective takes, and how it is held."""
+    from nbtune.objectives import source_for
+
+    _, spec = _method_of(folder)
+    source = source_for(spec.objective, spec.model, _task(folder) if spec.objective != "sft" else None)
+    return source, {"dtype": spec.dtype, "quantization": spec.quantization, "device": spec.device}
 
 
 def _task(folder: RunFolder) -> Task:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nbtune.store import RunFolder
     from nbtune.task import Task
     from nbtune.training.evaluation import Evaluator
+    from nbtune.training.forgetting import Retained
 
 __all__ = ["Job", "run_job", "steps_done"]
 
@@ -72,14 +73,16 @@ def run_job(job: Job) -> None:
 
 def _trained(job: Job) -> Iterator[Event]:
     """All events of the run. Where its gradient stops being finite it goes back and on with a lower learning rate, a few times."""
+    from nbtune.training.forgetting import watched
     from nbtune.training.loop import DivergedError
 
     controls = Controls(job.live.folder.path / "control.jsonl", read_until(job.live.folder.events()))
     again = job.again
     while True:
         try:
+            retained = _retained(job)
             training = yield from _prepare(job, controls, again=again)
-            yield from training.events()
+            yield from training.events() if retained is None else watched(training, retained, job.live.folder)
         except _StoppedEarlyError:
             yield Stopped(step=steps_done(job.live.folder), summary={})
         except DivergedError as error:
@@ -87,6 +90,19 @@ def _trained(job: Job) -> Iterator[Event]:
             again = True
             continue
         return
+
+
+def _retained(job: Job) -> Retained | None:
+    """The text that the model should not forget, read before anything is loaded."""
+    if job.spec.retain is None:
+        return None
+    from nbtune.methods import first_ids
+    from nbtune.training.forgetting import Retained
+
+    if job.spec.objective != "sft":
+        message = f"retain asks a model to write, and objective {job.spec.objective} gives it another head"
+        raise SpecError(message, hint="leave retain out, or use objective sft")
+    return Retained.of(job.spec.retain, first_ids(job.method, job.spec, job.source.config))
 
 
 def _back_off(job: Job, step: int) -> Iterator[Event]:

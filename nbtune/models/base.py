@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from nbtune.models.attention import any_shape, rows_apart
 from nbtune.models.families import head
 from nbtune.models.low_rank import lean
+from nbtune.models.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -143,9 +144,11 @@ class Base:
                     self._with_head(config)
                 if self.peft is None:
                     self._as_loaded = None if self.device.type == "meta" else self._probe()
-                    self.peft = PeftModel(self.model, config, adapter_name=name)
-                else:
-                    self.peft.add_adapter(name, config)
+                with quiet():  # peft warns of tied embeddings wherever something is put on them
+                    if self.peft is None:
+                        self.peft = PeftModel(self.model, config, adapter_name=name)
+                    else:
+                        self.peft.add_adapter(name, config)
                 self.kind = str(getattr(config.peft_type, "value", config.peft_type)).lower()
             lean(self.model)
         finally:

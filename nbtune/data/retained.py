@@ -1,0 +1,54 @@
+"""A text that a model should not forget, in pieces that it can be asked to predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from nbtune.data.encoding import Encoded
+from nbtune.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["GENERAL", "pieces_of", "read_retained"]
+
+GENERAL: Final = "general"
+_WIDTH: Final = 256
+_MOST: Final = 4096
+"""Tokens in all: enough to tell a hundredth of a nat, and a second or two on a CPU."""
+_LEAST: Final = 16
+
+
+def read_retained(name: str) -> str:
+    """The text called `general`, or that of a UTF-8 file.
+
+    Raises:
+        DataError: there is no such file, it is no text, or it is empty.
+    """
+    path = Path(__file__).with_name("general.txt") if name == GENERAL else Path(name).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(f"retain: {name!r} cannot be read: {reason}", hint="name a text file, or say general") from error
+    if not text.strip():
+        raise DataError(f"retain: {name!r} holds no text", hint="name a text file, or say general")
+    return text
+
+
+def pieces_of(text: str, tokenizer: PreTrainedTokenizerBase, first: tuple[int, ...] = ()) -> list[Encoded]:
+    """At most 4,096 tokens of the text in pieces of up to 256, each behind `first` and the BOS token, where there is one.
+
+    All tokens are predicted but the first of a piece that nothing stands before.
+
+    Raises:
+        DataError: it has fewer than 16 tokens.
+    """
+    ids = [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]][:_MOST]
+    if len(ids) < _LEAST:
+        raise DataError(f"retain: the text has {len(ids)} tokens, too few to tell anything", hint=f"give it {_LEAST} or more")
+    begin = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
+    pieces = (ids[at : at + _WIDTH] for at in range(0, len(ids), _WIDTH))
+    ahead = (*first, *begin)
+    return [Encoded((*ahead, *piece), max(1, len(ahead) + (not begin))) for piece in pieces if len(piece) > 1]

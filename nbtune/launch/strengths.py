@@ -1,0 +1,64 @@
+"""A run at several strengths: what the task gains and what is forgotten, on one curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nbtune.data.retained import GENERAL
+from nbtune.errors import RunError, SpecError
+from nbtune.launch.attached import engine_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from nbtune.models.base import Base
+    from nbtune.store import RunFolder
+    from nbtune.task import Task
+
+__all__ = ["strength_curve"]
+
+
+def strength_curve(folder: RunFolder, task: Task, strengths: Sequence[float], *, retain: str | None, max_rows: int) -> pd.DataFrame:
+    """See `Run.strength`."""
+    import pandas as pd
+
+    from nbtune.models.strength import at_strength
+    from nbtune.training.evaluation import answers
+    from nbtune.training.forgetting import Retained
+
+    values = [float(value) for value in strengths]
+    if not values or any(not 0 <= value <= 2 for value in values):  # noqa: PLR2004  what is beyond twice is noise
+        raise SpecError(f"a strength is a number from 0 to 2, not {list(strengths)!r:.60}", hint="0 is the base, 1 what was trained")
+    if not task.dev:
+        raise RunError(f"task {task.name!r} has no dev rows to score on", hint="give it some: split: {dev: 0.1}")
+    engine = engine_of(folder, task)
+    asked = Retained.of(retain or folder.spec.get("retain") or GENERAL, engine.encoder.first) if not engine.base.labels else None
+    examples = task.dev[:max_rows]
+    expected = [item.label if item.label is not None else item.completion.strip() for item in examples]
+    untouched = _untouched(folder, engine.base)
+    rows = []
+    for value in values:
+        with at_strength(engine.base, folder.id, value, untouched):
+            score = task.metric.score(answers(engine, task, [item.prompt for item in examples]), expected)
+            row: dict[str, Any] = {"strength": value, task.metric.name: score}
+            if asked is not None:
+                row["retained_loss"] = asked.loss(engine.base, folder.id)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _untouched(folder: RunFolder, base: Base) -> dict[str, torch.Tensor]:
+    """The base's own weights, where the run trained parts of its copy."""
+    if base.has_adapter(folder.id):
+        return {}
+    from nbtune.launch.attached import source_of_run
+    from nbtune.models.shared import shared_base
+
+    source, held = source_of_run(folder)
+    named = shared_base(source, **held).model.named_parameters(remove_duplicate=False)
+    plain = {
+        key.replace(".base_layer", "").replace(".original_module", ""): value.detach() for key, value in named
+    }  # others' adapters are on it
+    return {key: plain[key] for key in base.trained(folder.id)}
