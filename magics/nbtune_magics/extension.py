@@ -15,6 +15,7 @@ from nbtune_magics.methods import METHODS
 from nbtune_magics.output import Shown
 from nbtune_magics.prompt import PROMPT
 from nbtune_magics.runs import RUNS
+from nbtune_magics.strength import STRENGTH
 from nbtune_magics.task import TASK
 from nbtune_magics.transform import AwaitMagics, BodylessCells
 from nbtune_magics.tune import TUNE
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAGICS", "load", "unload"]
 
-MAGICS: tuple[Magic, ...] = (TASK, DOCTOR, METHODS, FINETUNE, PROMPT, COMPARE, TUNE, RUNS)
+MAGICS: tuple[Magic, ...] = (TASK, DOCTOR, METHODS, FINETUNE, PROMPT, COMPARE, TUNE, STRENGTH, RUNS)
 
 _loaded: dict[int, _Loaded] = {}
 

@@ -65,6 +65,18 @@ def test_a_classifier_and_features_are_one_word_on_the_same_line(kernel: Kernel)
     assert all(name in grid.shown[-1]["text/plain"] for name in ("run: headed", "run: frozen", "zero-shot"))
 
 
+def test_a_run_is_asked_at_other_strengths_with_what_it_forgets(kernel: Kernel) -> None:
+    good(kernel.run(f"%%finetune lora {SHORT} --retain general --as kept\n", timeout=120))
+    result = good(kernel.run("x = %strength kept 0 1", timeout=120))
+    assert "retained loss" in result.shown[-1]["text/html"]
+    assert "accuracy on dev" in result.shown[-1]["text/plain"]
+    assert kernel.value("list(x['strength'])") == "[0.0, 1.0]"
+    failed = kernel.run("%strength kept half")
+    assert (failed.status, len(failed.lines)) == ("error", 2)
+    assert "'half' is no strength" in failed.lines[0]
+    assert kernel.run("%strength").status == "error"
+
+
 def test_the_panel_is_drawn_before_the_run_has_begun(kernel: Kernel) -> None:
     result = good(kernel.run(f"x = %finetune lora {SHORT}", timeout=120))
     drawn = next(item for item in result.messages if item["msg_type"] == "display_data" and PANEL in item["content"]["data"])
@@ -266,7 +278,7 @@ def test_the_form_trains_below_its_own_cell(kernel: Kernel) -> None:
     assert kernel.value("tuned.spec['r'], tuned.status, tuned.name") == "(4, 'finished', 'tuned')"
 
 
-@pytest.mark.parametrize("name", ["task", "doctor", "methods", "finetune", "prompt", "compare", "tune", "runs"])
+@pytest.mark.parametrize("name", ["task", "doctor", "methods", "finetune", "prompt", "compare", "tune", "strength", "runs"])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_tells_of_every_option(kernel: Kernel, name: str, flag: str) -> None:
     text = good(kernel.run(f"%%{name} {flag}\n")).text

@@ -15,9 +15,10 @@ FIRST: Final = ("learning_rate", "num_train_epochs", "per_device_train_batch_siz
 
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "length of the run, batches": ("max_steps", "gradient_accumulation_steps", "packing", "seed"),
-    "looks at dev, best step, checkpoints": (
-        *("eval_steps", "max_eval_rows", "sample_steps", "num_samples", "save_steps", "save_total_limit"),
-        *("metric_for_best_model", "load_best_model_at_end", "early_stopping_patience", "early_stopping_threshold"),
+    "looks at dev, what is forgotten": ("eval_steps", "max_eval_rows", "sample_steps", "num_samples", "retain"),
+    "checkpoints, best step": (
+        *("save_steps", "save_total_limit", "metric_for_best_model", "load_best_model_at_end"),
+        *("early_stopping_patience", "early_stopping_threshold"),
     ),
     "schedule of the learning rate": ("lr_scheduler_type", "warmup_ratio", "warmup_steps", "decay_ratio"),
     "optimizer and regularization": (

@@ -136,6 +136,8 @@ def _small_figures(progress: Progress) -> list[tuple[str, str]]:
                 in_use(progress.summary.get("peak_memory_bytes") or progress.peak_memory_bytes, progress.expected_memory_bytes),
             ),
         ]
+    if kept := progress.summary.get("retained"):
+        pairs.append(("Retained loss", f"{figure(kept['loss_before'])} before, {figure(kept['loss_after'])} after"))
     if progress.started:
         told = progress.started
         pairs.append(("Trained parameters", f"{count(told.trainable_parameters)} of {count(told.total_parameters)}"))
