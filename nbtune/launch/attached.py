@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import RunError
 from nbtune.events import Finished
@@ -12,6 +14,8 @@ from nbtune.launch.live import live_run
 from nbtune.store import RunFolder
 
 if TYPE_CHECKING:
+    import torch
+
     from nbtune.inference import Engine
     from nbtune.methods import Method
     from nbtune.models.base import Base
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["engine_of", "own_model", "save_run", "source_of_run"]
 
+MOST_AWAY: Final = 0.02
+"""Nats between the predictions of a merged model and of its parts: bfloat16 weights that a small update is added to lose some of it."""
+_ASKED: Final = 8
 _opening = threading.RLock()
 _read_from: dict[str, Path] = {}
 """The checkpoint that a run's model in memory was read from; runs that this process trained are not here."""
@@ -78,22 +85,76 @@ def save_run(folder: RunFolder, target: Path, *, merge: bool) -> Path:
         message = f"what {folder.spec['method']} adds are layers of its own, which cannot be merged into the base's weights"
         raise RunError(message, hint="save it without merge")
     last = _last_checkpoint(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    if merge:
-        _save_merged(folder, target)
-    else:
-        for file in ("adapter_model.safetensors", "adapter_config.json", "trained.safetensors", "features.safetensors", "classifier.json"):
-            if (last / file).exists():
-                (target / file).write_bytes((last / file).read_bytes())
+    part = target.parent / f".part-{target.name}"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        if merge:
+            _save_merged(folder, part)
+        else:
+            _copy_checked(last, part)
+        if target.exists():
+            target.rmdir()
+        part.rename(target)
+    except OSError as error:
+        message = f"the run could not be saved to {str(target)!r}: {error.strerror or error}"
+        raise RunError(message, hint="free some disk space, or name another folder") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return target
 
 
-def _save_merged(folder: RunFolder, target: Path) -> None:
+def _copy_checked(last: Path, part: Path) -> None:
+    """What a checkpoint holds of what was trained, read again and compared with the size and the sum that were written beside it."""
+    from nbtune.training.checkpoints import check
+
+    for file in ("adapter_model.safetensors", "adapter_config.json", "trained.safetensors", "features.safetensors", "classifier.json"):
+        if (last / file).exists():
+            (part / file).write_bytes((last / file).read_bytes())
+    problem = check(last) or next(
+        (f"{path.name} is not what was written" for path in part.iterdir() if path.read_bytes() != (last / path.name).read_bytes()), ""
+    )
+    if problem:
+        raise RunError(f"checkpoint {last.name} cannot be saved elsewhere: {problem}", hint="go on from the one before it: run.resume()")
+
+
+def _save_merged(folder: RunFolder, part: Path) -> None:
+    """A whole model, opened again and asked: what it says is what base and adapter say together.
+
+    Raises:
+        RunError: it is not, by more than the rounding of its number format.
+    """
+    from nbtune.models.loading import class_for
+    from nbtune.models.quiet import quiet
+
     base, _ = _restored(folder, quantized=False)
     dtype = base.dtype
+    prompts = [item.prompt for item in _task(folder).test[:_ASKED]]
+    wanted = _log_probabilities(base, folder.id, prompts)
     model: Any = base.peft.merge_and_unload() if base.peft is not None else base.model
-    model.to(dtype).save_pretrained(target)
-    base.tokenizer.save_pretrained(target)
+    model.to(dtype).save_pretrained(part)
+    base.tokenizer.save_pretrained(part)
+    source, _ = source_of_run(folder)
+    with quiet():
+        opened = class_for(source).from_pretrained(part, dtype=dtype, use_safetensors=True)
+    base.model, base.peft, base.kind = opened.to(base.device).eval(), None, None
+    said = _log_probabilities(base, None, prompts)
+    away = float((wanted.exp() * (wanted - said)).sum(-1).mean())
+    if not away <= MOST_AWAY:
+        message = f"merged, the model says something else: its predictions are {away:.2g} nats away (Kullback-Leibler) from the run's"
+        raise RunError(message, hint="save it without merge, or train on a float32 base: dtype float32")
+
+
+def _log_probabilities(base: Base, adapter: str | None, prompts: Sequence[str]) -> torch.Tensor:
+    """Log-probabilities after the last token of each prompt [prompts, any]."""
+    import torch
+
+    found = []
+    for prompt in prompts:
+        ids = torch.tensor([base.tokenizer(prompt)["input_ids"][-256:]], device=base.device)
+        with base.lease(adapter if adapter is not None and base.has_adapter(adapter) else None) as model:
+            found.append(model(input_ids=ids).logits[0, -1].float().log_softmax(-1).cpu())
+    return torch.stack(found)
 
 
 def _base(folder: RunFolder) -> Base:

@@ -18,6 +18,13 @@ class LastBlocksSpec(FinetuneSpec):
     """How many blocks."""
 
     num_blocks: int = option(4, "blocks from the top that are trained", ge=1, slider=(1, 32), aliases=("num_layers", "blocks"))
+    layerwise_lr_decay: float | None = option(
+        None,
+        "the learning rate of each block as a multiple of the next one's above it (ULMFiT); left out: the same for all",
+        gt=0,
+        le=1,
+        slider=(0.5, 1),
+    )
     learning_rate: float = option(
         5e-4, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nbtune.errors import SpecError
@@ -23,7 +24,9 @@ def make_optimizer(trained: Mapping[str, nn.Parameter], spec: FinetuneSpec) -> t
     """The optimizer that `spec.optim` names, over two or more groups of parameters.
 
     Biases and norms (one dimension) do not decay. Each group holds `lr_ratio`, its learning rate as a multiple of the schedule's: with
-    `loraplus_lr_ratio` that of LoRA's B matrices (Hayou et al. 2024, https://arxiv.org/abs/2402.12354), else 1.
+    `loraplus_lr_ratio` that of LoRA's B matrices (Hayou et al. 2024, https://arxiv.org/abs/2402.12354), with `layerwise_lr_decay` d of the
+    block n below the topmost d^n, and of the embeddings one more (Howard and Ruder 2018, https://arxiv.org/abs/1801.06146, section 3.2),
+    else 1.
 
     Raises:
         SpecError: the device has no such optimizer.
@@ -35,12 +38,27 @@ def make_optimizer(trained: Mapping[str, nn.Parameter], spec: FinetuneSpec) -> t
 
 def _groups(trained: Mapping[str, nn.Parameter], spec: FinetuneSpec) -> list[dict[str, Any]]:
     ratio = getattr(spec, "loraplus_lr_ratio", None) or 1.0
+    fall = getattr(spec, "layerwise_lr_decay", None) or 1.0
+    below = _blocks_below(trained) if fall != 1 else {}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in trained.items():
         decay = spec.weight_decay if parameter.ndim > 1 else 0.0
-        scale = ratio if ".lora_B." in f".{name}." or ".lora_embedding_B." in f".{name}." else 1.0
+        scale = ratio if ".lora_B." in f".{name}." or ".lora_embedding_B." in f".{name}." else fall ** below.get(name, 0)
         groups.setdefault((decay, scale), []).append(parameter)
     return [{"params": found, "weight_decay": decay, "lr_ratio": scale} for (decay, scale), found in groups.items()]
+
+
+def _blocks_below(names: Iterable[str]) -> dict[str, int]:
+    """{name: how many blocks below the topmost it lies}; what stands before the blocks' names is above or below them all.
+
+    Modules are named in the order of the forward, so embeddings come before the first block and norm and head after the last.
+    """
+    numbers = {name: int(found[1]) for name in names if (found := re.search(r"\.(\d+)\.", name))}
+    if not numbers:
+        return {}
+    top, ordered = max(numbers.values()), list(names)
+    first = min(ordered.index(name) for name in numbers)
+    return {name: top - numbers[name] if name in numbers else top + 1 if ordered.index(name) < first else 0 for name in ordered}
 
 
 def _adamw(groups: list[dict[str, Any]], spec: FinetuneSpec, device: str) -> torch.optim.Optimizer:

@@ -1,6 +1,6 @@
 """The longer notebooks, executed on the real models; their grids are printed, and they are kept with their outputs in build/.
 
-    make bench B=notebooks [ARGS="03_encoders"]
+make bench B=notebooks [ARGS="03_encoders"]
 """
 
 from __future__ import annotations

@@ -178,6 +178,26 @@ def test_what_cannot_be_merged_is_told_before_anything_is_written(folder: Path, 
     assert not (tmp_path / "merged").exists()
 
 
+def test_a_merged_model_that_says_something_else_is_not_saved(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = nbtune.finetune("lora", task=ticket_task(), model=folder, dtype="float32", max_steps=6, learning_rate=5e-2).wait()
+    monkeypatch.setattr("peft.PeftModel.merge_and_unload", lambda self: self.unload(), raising=False)
+    with pytest.raises(RunError, match="merged, the model says something else") as refused:
+        run.save(tmp_path / "merged", merge=True)
+    assert refused.value.hint
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".nbtune"] == []
+
+
+def test_a_damaged_checkpoint_is_not_saved_elsewhere(folder: Path, tmp_path: Path) -> None:
+    run = nbtune.finetune("lora", task=ticket_task(), model=folder, dtype="float32", max_steps=2).wait()
+    path = run.folder / "checkpoints" / "step-000002" / "adapter_model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(RunError, match="is not what was written"):
+        run.save(tmp_path / "adapter")
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".nbtune"] == []
+
+
 def test_lora_on_chosen_blocks_updates_every_linear_layer_of_those_alone(folder: Path) -> None:
     base = own_base(source_of(folder), dtype="float32", quantization=None, device="cpu")
     for name in ("first", "second"):  # the second beside another run's adapter

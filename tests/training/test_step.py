@@ -11,10 +11,15 @@ from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_wi
 from nbtune.data.batches import collate
 from nbtune.data.encoding import Encoded
 from nbtune.errors import SpecError
-from nbtune.methods import get
+from nbtune.methods import attach, get
+from nbtune.models.loading import source_of
+from nbtune.models.shared import own_base
+from nbtune.objectives import source_for
 from nbtune.training.noise import neftune, row_lengths
 from nbtune.training.optimizing import learning_rate_at, make_optimizer
 from nbtune.training.step import Stepper
+from tests.examples import ticket_task
+from tests.tiny import tiny, tiny_encoder
 from tests.training.runs import start
 
 
@@ -96,6 +101,26 @@ def parameters() -> dict[str, torch.nn.Parameter]:
     torch.manual_seed(0)
     names = {"q.lora_A.run.weight": (4, 8), "q.lora_B.run.weight": (8, 4), "norm.weight": (8,)}
     return {name: torch.nn.Parameter(torch.randn(shape)) for name, shape in names.items()}
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
+def test_with_layerwise_decay_each_block_below_learns_slower_and_the_embeddings_slowest(tmp_path: Path, family: str) -> None:
+    encoder = family == "bert"
+    folder = (tiny_encoder if encoder else tiny)(family, tmp_path / family)
+    source = source_for("classification", folder, ticket_task()) if encoder else source_of(folder)
+    base = own_base(source, dtype="float32", quantization=None, device="cpu")
+    chosen = get("full").spec.build({"layerwise_lr_decay": 0.5, "weight_decay": 0.1, "objective": "classification" if encoder else "sft"})
+    attach(get("full"), base, chosen, "it")
+    trained = base.trained("it")
+    optimizer = make_optimizer(trained, chosen)
+    ratio = {id(item): group["lr_ratio"] for group in optimizer.param_groups for item in group["params"]}
+    found = {name: ratio[id(parameter)] for name, parameter in trained.items()}
+    wanted = {".0.": 0.5, ".1.": 1.0}
+    for name, value in found.items():
+        inside = next((part for part in wanted if part in name), None)
+        ends = any(word in name for word in ("classifier", "model.norm", "ln_f"))
+        assert value == (wanted[inside] if inside else 1.0 if ends else 0.25), name
+    assert set(found.values()) == {0.25, 0.5, 1.0}
 
 
 def test_vectors_do_not_decay_and_lora_plus_gives_b_its_own_rate() -> None:
