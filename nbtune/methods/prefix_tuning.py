@@ -29,9 +29,7 @@ class PrefixTuningSpec(FinetuneSpec):
         slider=(16, 1024),
         aliases=("prefix_hidden_size",),
     )
-    learning_rate: float = option(
-        1e-2, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
-    )
+    learning_rate: float = option(3e-2, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1), aliases=("lr",), group="training")
 
 
 class PrefixTuning:

@@ -140,7 +140,8 @@ def _small_figures(progress: Progress) -> list[tuple[str, str]]:
         pairs.append(("Retained loss", f"{figure(kept['loss_before'])} before, {figure(kept['loss_after'])} after"))
     if progress.started:
         told = progress.started
-        pairs.append(("Trained parameters", f"{count(told.trainable_parameters)} of {count(told.total_parameters)}"))
+        trained = progress.summary.get("trainable_parameters", told.trainable_parameters)  # what is fitted to states is known at the end
+        pairs.append(("Trained parameters", f"{count(trained)} of {count(told.total_parameters)}"))
         pairs += [("Rows", f"{told.num_rows:,}"), ("On", f"{told.device}, {told.dtype}")]
     return _known(pairs)
 
