@@ -55,7 +55,7 @@ def test_a_70b_shape_is_estimated_from_its_config_alone(large: Path) -> None:
 
 def test_the_peak_rises_with_batch_length_rank_and_depth_and_falls_with_checkpointing_and_quantization(folder: Path) -> None:
     plain = {"per_device_train_batch_size": 4, "max_length": 64}
-    for name, values in (("per_device_train_batch_size", (4, 8, 16)), ("max_length", (64, 128, 256)), ("r", (8, 64, 256))):
+    for name, values in (("per_device_train_batch_size", (4, 8, 16)), ("max_length", (64, 128, 256)), ("r", (8, 16, 32))):
         peaks = [peak(folder, **{**plain, name: value}) for value in values]
         assert peaks == sorted(set(peaks))
     assert peak(folder, "last-blocks", num_blocks=1, **plain) < peak(folder, "last-blocks", num_blocks=2, **plain)
@@ -146,7 +146,7 @@ def test_a_model_whose_code_needs_numbers_is_estimated_roughly(folder: Path, mon
 def test_a_run_that_cannot_fit_is_refused_with_changes_that_each_fit_by_the_estimate(folder: Path) -> None:
     source, spec = (
         source_of(folder),
-        get("lora").spec.build({"dtype": "float32", "max_length": 256, "gradient_checkpointing": False, "r": 256}),
+        get("lora").spec.build({"dtype": "float32", "max_length": 256, "gradient_checkpointing": False, "r": 32}),
     )
     room = int(0.8 * estimate_spec("lora", spec, source).peak_memory_bytes)
     with pytest.raises(ModelError, match=r"needs about .* GB, and this machine has .* GB free") as error:

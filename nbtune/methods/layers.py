@@ -65,6 +65,8 @@ class LayerTuner(ABC):
     merges: ClassVar[bool] = True
     quantizations: ClassVar[frozenset[str]] = EVERY_QUANTIZATION
     takes_conv1d: ClassVar[bool] = True
+    low_rank: ClassVar[bool] = False
+    """Whether `r` is the rank of a product that stands beside a weight, so that more than the weight's own is waste."""
 
     @abstractmethod
     def config(self, base: Base, spec: Any, layers: dict[str, Any]) -> PeftConfig:
@@ -90,7 +92,7 @@ class LayerTuner(ABC):
         """Adds the adapter.
 
         Raises:
-            SpecError: `target_modules` names no layer of the model.
+            SpecError: `target_modules` names no layer of the model, or the rank is more than one of them has.
             ModelError: its layers are of a class that peft's tuner does not know.
         """
         self._refuse_conv1d(base)
@@ -99,6 +101,8 @@ class LayerTuner(ABC):
             refuse_unknown(base.model, targets)
         elif spec.layers_to_transform:
             targets = _linear_layers(base.model)  # peft takes numbers of blocks beside a list of names alone
+        if self.low_rank:
+            _refuse_rank(base.model, targets, spec.r)
         chosen = list(spec.layers_to_transform) if spec.layers_to_transform else None
         config = self.config(base, spec, {"target_modules": targets, "layers_to_transform": chosen})
         base.add_adapter(name, config, seed=spec.seed)
@@ -124,6 +128,25 @@ def _linear_layers(model: PreTrainedModel) -> list[str]:
     inside = tuple(f"{key}." for key in adapted)
     plain = [key for key, module in layers.named_modules() if isinstance(module, nn.Linear | Conv1D) and not key.startswith(inside)]
     return sorted({key.rsplit(".", 1)[-1] for key in (*plain, *adapted)})
+
+
+def _refuse_rank(model: PreTrainedModel, targets: str | list[str], rank: int) -> None:
+    """Refuses a rank above that of the smallest weight it is for.
+
+    Raises:
+        SpecError: with that weight.
+    """
+    names = set(_linear_layers(model)) if isinstance(targets, str) else {target.rsplit(".", 1)[-1] for target in targets}
+    sizes: dict[str, tuple[int, int]] = {}
+    for key, module in model.named_modules():
+        layer: Any = getattr(module, "base_layer", module)
+        inner, outer = getattr(layer, "in_features", getattr(layer, "nx", 0)), getattr(layer, "out_features", getattr(layer, "nf", 0))
+        if key.rsplit(".", 1)[-1] in names and inner and outer:
+            sizes[key] = (outer, inner)
+    key, shape = min(sizes.items(), key=lambda item: min(item[1]), default=("", (rank, rank)))
+    if rank > min(shape):
+        message = f"r is {rank}, and the weight of {key} is {shape[0]} x {shape[1]}: no change of it has a rank above {min(shape)}"
+        raise SpecError(message, hint=f"use r {min(shape)} or less, or target_modules without {key.rsplit('.', 1)[-1]}")
 
 
 def refuse_unknown(model: nn.Module, targets: list[str]) -> None:

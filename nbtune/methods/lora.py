@@ -42,6 +42,7 @@ class Lora(LayerTuner):
     summary: ClassVar[str] = "low-rank updates beside the linear layers; small, quick, and the base stays as it is"
     paper: ClassVar[str] = "https://arxiv.org/abs/2106.09685"
     kind: ClassVar[str] = "lora"
+    low_rank: ClassVar[bool] = True
     spec: ClassVar[type[FinetuneSpec]] = LoraSpec
 
     def requires(self, facts: Facts, spec: Any) -> None:

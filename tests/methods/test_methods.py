@@ -233,6 +233,8 @@ def test_an_adapter_is_peft_s_own_file_and_a_merged_save_is_a_plain_model(folder
     ("method", "options", "match"),
     [
         ("lora", {"r": 0}, "r must be at least 1"),
+        ("lora", {"r": 33}, "self_attn.k_proj is 32 x 64: no change of it has a rank above 32"),
+        ("dora", {"r": 100, "target_modules": ["q_proj"]}, "rank above 64"),
         ("lora", {"target_modules": ["q_prj"]}, "no module 'q_prj'"),
         ("lora", {"layers_to_transform": [7]}, "blocks 0 to 1"),
         ("lora", {"bias": "all"}, "other cells share"),
