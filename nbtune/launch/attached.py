@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from nbtune.models.loading import LoadedModel, Source
     from nbtune.task import Task
 
-__all__ = ["engine_of", "own_model", "save_run", "source_of_run"]
+__all__ = ["engine_of", "own_model", "refuse_other_base", "save_run", "source_of_run"]
 
 MOST_AWAY: Final = 0.02
 """Nats between the predictions of a merged model and of its parts: bfloat16 weights that a small update is added to lose some of it."""
@@ -184,6 +185,8 @@ def _restored(folder: RunFolder, *, shared: bool = False, quantized: bool = True
     if not quantized:
         held["quantization"] = None
     base = shared_base(source, kind=method.kind, **held) if shared and not method.writes_base else own_base(source, **held)
+    if quantized:
+        refuse_other_base(folder, base)
     attach(method, base, spec, folder.id)
     return base, _read_last(folder, base)
 
@@ -201,6 +204,24 @@ def _task(folder: RunFolder) -> Task:
     from nbtune.task import Task
 
     return Task.open(folder.path)
+
+
+def refuse_other_base(folder: RunFolder, base: Base) -> None:
+    """Refuses a base that is not what the run was trained on, though its name is; one held in another format is not looked at.
+
+    Raises:
+        RunError: it has other weights.
+    """
+    from nbtune.models.fingerprint import fingerprint
+
+    try:
+        kept = json.loads((folder.path / "environment.json").read_text())
+    except (OSError, ValueError):
+        return  # it never came so far, or was cut short
+    same = kept.get("dtype") == str(base.dtype) and kept.get("quantization") == base.quantization
+    if same and "base" in kept and kept["base"] != fingerprint(base):
+        message = f"{base.name!r} is not the model that run {folder.name} was trained on: its weights are others"
+        raise RunError(message, hint="put the model back that was there, or train anew on this one")
 
 
 def _method_of(folder: RunFolder) -> tuple[Method, Any]:

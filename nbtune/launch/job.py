@@ -132,6 +132,7 @@ def _back_off(job: Job, step: int) -> Iterator[Event]:
 
 def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, None, Any]:
     from nbtune.estimate import counted, fits, in_memory
+    from nbtune.launch.attached import refuse_other_base
     from nbtune.methods import attach, is_estimator
     from nbtune.models.device import device_of
     from nbtune.models.families import can_pack, why_unpacked
@@ -169,6 +170,8 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     base.remove_adapter(live.folder.id)  # where the run goes on in the process that began it
     attach(job.method, base, spec, live.folder.id)
     _keep(live.folder.id, base)
+    if again:
+        refuse_other_base(live.folder, base)
     live.folder.write_json("environment.json", _environment(base))
     start = None
     if again:
@@ -327,6 +330,8 @@ def _environment(base: Base) -> dict[str, Any]:
 
     import torch
 
+    from nbtune.models.fingerprint import fingerprint
+
     versions = {}
     for package in ("nbtune", "torch", "transformers", "peft", "bitsandbytes"):
         try:
@@ -339,6 +344,8 @@ def _environment(base: Base) -> dict[str, Any]:
         "machine": platform.platform(),
         "device": str(base.device),
         "dtype": str(base.dtype),
+        "quantization": base.quantization,
+        "base": fingerprint(base),
         "threads": torch.get_num_threads(),
         "process": os.getpid(),
     }

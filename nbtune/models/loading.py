@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -157,7 +159,7 @@ def load_weights(source: Source, *, dtype: torch.dtype, quantization: str | None
     extra: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "low_cpu_mem_usage": True}
     if quantization is not None:
         extra |= {"quantization_config": config_for(quantization, dtype, new_head=bool(source.labels)), "device_map": {"": str(device)}}
-    with quiet():
+    with quiet(), _drawn_alike():
         kind = class_for(source)
         if source.labels:
             extra["config"] = copy.deepcopy(source.config)
@@ -174,6 +176,16 @@ def load_weights(source: Source, *, dtype: torch.dtype, quantization: str | None
     # A slice of hidden states that is not contiguous makes a frozen bf16 head 50 times slower on the CPU.
     head(model).register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
     return LoadedModel(model, source.tokenizer, model.config, source.name, source.labels)
+
+
+@contextmanager
+def _drawn_alike() -> Iterator[None]:
+    """What a file lacks of a model is drawn at random (ModernBERT's layer before the head): the same at each loading."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def class_for(source: Source) -> Any:

@@ -93,6 +93,16 @@ def test_a_run_lowers_the_loss_predicts_and_opens_again_with_equal_logits(bert: 
     assert torch.equal(nbtune.open(run.id).engine().logits(prompt), tuned)
 
 
+@pytest.mark.parametrize("method", ["lora", "bitfit"])
+def test_a_run_on_every_encoder_opens_again_with_equal_logits(family: Path, method: str) -> None:
+    run = nbtune.finetune(method, task=ticket_task(), model=family, objective="classification", max_steps=2, num_samples=0).wait()
+    prompt = ticket_task().test[0].prompt
+    before = run.engine().logits(prompt)
+    nbtune.models.unload()
+    torch.manual_seed(4)
+    assert torch.equal(nbtune.open(run.id).engine().logits(prompt), before)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", TRAINED)
 def test_in_half_precision_a_step_is_taken_too(bert: Path, method: str, dtype: str) -> None:

@@ -1,5 +1,6 @@
 """What every method promises, on a random Llama: counts, gradients, learning, the untouched base, saving and opening."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,27 @@ def test_a_damaged_checkpoint_is_not_saved_elsewhere(folder: Path, tmp_path: Pat
     with pytest.raises(RunError, match="is not what was written"):
         run.save(tmp_path / "adapter")
     assert [path.name for path in tmp_path.iterdir() if path.name != ".nbtune"] == []
+
+
+@pytest.mark.parametrize("method", ["lora", "last-blocks"])
+def test_what_was_learnt_is_not_put_on_another_model_of_the_same_name(tmp_path: Path, method: str) -> None:
+    folder = tiny_llama(tmp_path / "model")
+    options = {"num_blocks": 1} if method == "last-blocks" else {}
+    run = nbtune.finetune(method, task=ticket_task(), model=folder, dtype="float32", max_steps=4, save_steps=1, **options)
+    run.listen(lambda event: run.stop() if event.type == "step" and event.step == 2 else None)
+    run.wait()
+    prompt = ticket_task().test[0].prompt
+    before = run.engine().logits(prompt)
+    nbtune.models.unload()
+    assert torch.equal(nbtune.open(run.id).engine().logits(prompt), before)
+    nbtune.models.unload()
+    shutil.rmtree(folder)
+    tiny_llama(folder, seed=1)
+    with pytest.raises(RunError, match="its weights are others") as refused:
+        nbtune.open(run.id).engine()
+    assert refused.value.hint
+    with pytest.raises(RunError, match="its weights are others"):
+        nbtune.open(run.id).resume().wait()
 
 
 def test_lora_on_chosen_blocks_updates_every_linear_layer_of_those_alone(folder: Path) -> None:
