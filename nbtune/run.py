@@ -299,7 +299,7 @@ class Run:
 
         Raises:
             SpecError: a strength out of range.
-            RunError: what was trained has no strength, or there is nothing trained or no dev row yet.
+            RunError: it is not over, what was trained has no strength, or there is nothing trained or no dev row yet.
             DataError: the text cannot be read.
         """
         from nbtune.launch.strengths import strength_curve

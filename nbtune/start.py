@@ -21,6 +21,7 @@ from nbtune.run import Run
 from nbtune.store import RunFolder
 from nbtune.training.checkpoints import read_state
 from nbtune.training.controls import to_repeat
+from nbtune.training.forgetting import KEPT
 
 if TYPE_CHECKING:
     from nbtune.methods import Method
@@ -206,8 +207,9 @@ def _decided_anew(moved: Mapping[str, Any]) -> dict[str, Any]:
 
 def _copy_run(folder: RunFolder, child: RunFolder, checkpoint: Path, step: int, changed: dict[str, Any]) -> None:
     """Rows, task, the checkpoint with what is `changed` in its state, and the curves up to it."""
-    for file in ("data.parquet", "task.json"):
-        shutil.copyfile(folder.path / file, child.path / file)
+    for file in ("data.parquet", "task.json", KEPT):
+        if file != KEPT or (folder.path / file).exists():
+            shutil.copyfile(folder.path / file, child.path / file)
     part = child.path / "checkpoints" / f".part-{checkpoint.name}"
     shutil.copytree(checkpoint, part)
     state = {**read_state(checkpoint), **changed}

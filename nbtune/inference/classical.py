@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from nbtune.data.encoding import Encoder, Labelled
+    from nbtune.data.encoding import Labelled
     from nbtune.inference.engine import Progress
     from nbtune.models.base import Base
 
@@ -157,12 +157,9 @@ def _unfitted(kind: str, settings: dict[str, Any], seed: int) -> Any:
     return KNeighborsClassifier(metric="cosine", weights="distance", **settings)
 
 
+@dataclass(frozen=True, kw_only=True)
 class FeaturesEngine(Classifier):
     """Answers by a classical classifier over the frozen model's states."""
-
-    def __init__(self, base: Base, encoder: Encoder, classical: Classical) -> None:
-        super().__init__(base, encoder)
-        object.__setattr__(self, "classical", classical)  # a frozen dataclass
 
     classical: Classical
 

@@ -60,7 +60,7 @@ def _fitted_engine(folder: RunFolder, task: Task, spec: Any) -> Engine:
     classical = Classical.open(_last_checkpoint(folder))
     source, held = source_of_run(folder)
     base = shared_base(source, **held)
-    return FeaturesEngine(base, encoder_for(task, spec, base.tokenizer, base.config), classical)
+    return FeaturesEngine(base, encoder_for(task, spec, base.tokenizer, base.config), classical=classical)
 
 
 def own_model(folder: RunFolder) -> LoadedModel:
@@ -130,7 +130,8 @@ def _save_merged(folder: RunFolder, part: Path) -> None:
 
     base, _ = _restored(folder, quantized=False)
     dtype = base.dtype
-    prompts = [item.prompt for item in _task(folder).test[:_ASKED]]
+    task = _task(folder)
+    prompts = [item.prompt for item in (*task.test, *task.train)[:_ASKED]]
     wanted = _log_probabilities(base, folder.id, prompts)
     model: Any = base.peft.merge_and_unload() if base.peft is not None else base.model
     model.to(dtype).save_pretrained(part)

@@ -31,6 +31,8 @@ def strength_curve(folder: RunFolder, task: Task, strengths: Sequence[float], *,
     values = [float(value) for value in strengths]
     if not values or any(not 0 <= value <= 2 for value in values):  # noqa: PLR2004  what is beyond twice is noise
         raise SpecError(f"a strength is a number from 0 to 2, not {list(strengths)!r:.60}", hint="0 is the base, 1 what was trained")
+    if folder.status() in ("queued", "running", "paused"):  # it would go on training at that strength
+        raise RunError(f"run {folder.name} is {folder.status()}: its strength can be told when it is over", hint="wait for it: run.wait()")
     if not task.dev:
         raise RunError(f"task {task.name!r} has no dev rows to score on", hint="give it some: split: {dev: 0.1}")
     engine = engine_of(folder, task)

@@ -117,10 +117,15 @@ class OwnTuner(BaseTuner):
         if isinstance(target, self.tuner_layer_cls):
             target.update_layer(adapter_name, peft_config)
             return
-        new = self.tuner_layer_cls(target, adapter_name, peft_config)
+        new = self._layer_for(target, adapter_name, peft_config, current_key)
         if adapter_name not in self.active_adapters:
             new.requires_grad_(False)
         self._replace_module(parent, target_name, new, target)
+
+    def _layer_for(self, target: nn.Module, adapter_name: str, config: Any, _key: str) -> nn.Module:
+        """The layer that takes the place of `target`, which is called so in the model."""
+        made: nn.Module = self.tuner_layer_cls(target, adapter_name, config)
+        return made
 
 
 class BottleneckModel(OwnTuner):

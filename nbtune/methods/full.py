@@ -11,21 +11,26 @@ if TYPE_CHECKING:
     from nbtune.methods.base import Facts
     from nbtune.models.base import Base
 
-__all__ = ["METHOD", "Full", "FullSpec"]
+__all__ = ["METHOD", "Full", "FullSpec", "LayerwiseSpec"]
 
 
-class FullSpec(FinetuneSpec):
-    """How the rate falls towards the input; its default at the top is low, because every weight moves."""
+class LayerwiseSpec(FinetuneSpec):
+    """How the learning rate falls from block to block towards the input."""
 
-    learning_rate: float = option(
-        5e-5, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-2), aliases=("lr",), group="training"
-    )
     layerwise_lr_decay: float | None = option(
         None,
         "the learning rate of each block as a multiple of the next one's above it (ULMFiT); left out: the same for all",
         gt=0,
         le=1,
         slider=(0.5, 1),
+    )
+
+
+class FullSpec(LayerwiseSpec):
+    """The default rate is low, because every weight moves."""
+
+    learning_rate: float = option(
+        5e-5, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-2), aliases=("lr",), group="training"
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from nbtune.errors import ModelError, SpecError
-from nbtune.spec import FinetuneSpec, option
+from nbtune.methods.full import LayerwiseSpec
+from nbtune.spec import option
 
 if TYPE_CHECKING:
     from nbtune.methods.base import Facts
@@ -14,17 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["METHOD", "LastBlocks", "LastBlocksSpec"]
 
 
-class LastBlocksSpec(FinetuneSpec):
+class LastBlocksSpec(LayerwiseSpec):
     """How many blocks."""
 
     num_blocks: int = option(4, "blocks from the top that are trained", ge=1, slider=(1, 32), aliases=("num_layers", "blocks"))
-    layerwise_lr_decay: float | None = option(
-        None,
-        "the learning rate of each block as a multiple of the next one's above it (ULMFiT); left out: the same for all",
-        gt=0,
-        le=1,
-        slider=(0.5, 1),
-    )
     learning_rate: float = option(
         5e-4, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
     )
@@ -36,7 +30,7 @@ class LastBlocks:
     name: ClassVar[str] = "last-blocks"
     summary: ClassVar[str] = "the last few blocks; backward never runs below them"
     paper: ClassVar[str] = "https://arxiv.org/abs/1411.1792"
-    spec: ClassVar[type[FinetuneSpec]] = LastBlocksSpec
+    spec: ClassVar[type[LayerwiseSpec]] = LastBlocksSpec
     writes_base: ClassVar[bool] = True
     kind: ClassVar[str | None] = None
     merges: ClassVar[bool] = True

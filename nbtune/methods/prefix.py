@@ -163,28 +163,11 @@ class PrefixModel(OwnTuner):
     prefix: str = f"{NAME}_"
     tuner_layer_cls = (PrefixEmbedding, PrefixLayer)
 
-    def _create_and_replace(  # noqa: PLR0917  peft's order
-        self,
-        peft_config: Any,
-        adapter_name: str,
-        target: nn.Module,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,
-        parameter_name: str | None = None,
-    ) -> None:
-        if isinstance(target, self.tuner_layer_cls):
-            target.update_layer(adapter_name, peft_config)
-            return
+    def _layer_for(self, target: nn.Module, adapter_name: str, config: Any, key: str) -> nn.Module:
         if isinstance(target, nn.Embedding):
-            new: nn.Module = PrefixEmbedding(target, adapter_name, peft_config)
-        else:
-            embedding = next(module for module in self.model.modules() if isinstance(module, PrefixEmbedding))
-            place = peft_config.projections.index(current_key)
-            new = PrefixLayer(target, adapter_name, peft_config, place, embedding.places)
-        if adapter_name not in self.active_adapters:
-            new.requires_grad_(False)
-        self._replace_module(parent, target_name, new, target)
+            return PrefixEmbedding(target, adapter_name, config)
+        embedding = next(module for module in self.model.modules() if isinstance(module, PrefixEmbedding))
+        return PrefixLayer(target, adapter_name, config, config.projections.index(key), embedding.places)
 
     def _check_merge_allowed(self) -> None:
         raise ValueError("a prefix is keys and values of its own in front of a text: there is no weight that it could be merged into")

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nbtune.data.batches import collate
 from nbtune.data.retained import pieces_of, read_retained
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from nbtune.store import RunFolder
     from nbtune.training.loop import Training
 
-__all__ = ["Retained", "watched"]
+__all__ = ["KEPT", "Retained", "watched"]
+
+KEPT: Final = "retained.json"
+"""The text's name and its loss before the run, in the run's folder."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,10 @@ class Retained:
 def watched(training: Training, retained: Retained, folder: RunFolder) -> Iterator[Event]:
     """The training's events, with what becomes of the text told at the end and kept in the summary as `retained`.
 
-    The loss before is kept in the folder: parts of the base that were trained cannot be asked for it later.
+    The loss before is kept in the folder, and copied into a fork's: parts of the base that were trained cannot be asked for it later. Where
+    such a run goes on with a text that it was not begun with, that is said, and nothing is told of it.
     """
-    kept = folder.path / "retained.json"
-    before: float | None = json.loads(kept.read_text())["loss"] if kept.exists() else None
+    before = _kept(folder, retained.name)
     for event in training.events():
         if isinstance(event, Finished | Stopped) and event.summary and before is not None:
             after = retained.loss(training.base, training.adapter)
@@ -71,9 +74,19 @@ def watched(training: Training, retained: Retained, folder: RunFolder) -> Iterat
             continue
         yield event
         if isinstance(event, Started) and before is None:
-            adapter = training.base.has_adapter(training.adapter)
-            before = retained.loss(training.base, None if adapter else training.adapter)
-            folder.write_json(kept.name, {"text": retained.name, "loss": before})
+            if not training.base.has_adapter(training.adapter) and training.state.step:
+                text = f"retained, {retained.name}: its loss before is not known, because the run was begun without it"
+                yield Note(level="warning", text=text)
+                continue
+            before = retained.loss(training.base, None)
+            folder.write_json(KEPT, {"text": retained.name, "loss": before})
+
+
+def _kept(folder: RunFolder, name: str) -> float | None:
+    """The loss of that text before the run, where it was taken."""
+    path = folder.path / KEPT
+    said = json.loads(path.read_text()) if path.exists() else {}
+    return float(said["loss"]) if said.get("text") == name else None
 
 
 def _told(retained: str, before: float, after: float) -> Note:

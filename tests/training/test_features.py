@@ -78,9 +78,29 @@ def test_the_best_setting_on_dev_is_taken_and_all_that_was_tried_is_told(bert: P
 
 
 def test_a_decoder_s_states_are_read_at_its_last_token(tmp_path: Path) -> None:
-    run = _run(tiny_llama(tmp_path / "llama"))
-    assert run.summary["scores"]["eval_accuracy"] >= 0
-    assert len(run.predict([{"text": "about the parcel"}])) == 1
+    folder = tiny_llama(tmp_path / "llama")
+    run, tokenizer = _run(folder), AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        prompts = [item.prompt for item in ticket_task().train[:5]]
+        wanted = [model(**tokenizer(prompt, return_tensors="pt")).last_hidden_state[0, -1].numpy() for prompt in prompts]
+    found = Classical.open(run.folder / "checkpoints" / "step-000001").states[:5]
+    np.testing.assert_allclose(found, np.stack(wanted), rtol=1e-3, atol=1e-4)
+
+
+def test_it_is_stopped_while_the_states_are_computed(bert: Path) -> None:
+    run = nbtune.finetune("features", task=ticket_task(), model=bert, dtype="float32")
+    run.listen(lambda event: run.stop() if event.type == "started" else None)
+    run.wait()
+    assert run.status == "stopped"
+    with pytest.raises(RunError, match="no checkpoint yet"):
+        run.engine()
+
+
+def test_with_its_adapter_off_an_engine_of_features_is_the_same_engine(bert: Path) -> None:
+    engine = _run(bert).engine()
+    prompt = ticket_task().test[0].prompt
+    assert torch.equal(engine.off().logits(prompt), engine.logits(prompt))
 
 
 def test_a_classifier_is_saved_as_it_is_and_what_it_has_not_is_refused(bert: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """What a model forgets: the loss of another text before and after, and what a lower strength wins back."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +58,27 @@ def test_a_run_that_goes_on_in_another_session_still_knows_the_loss_before(folde
     assert run.summary["retained"]["loss_before"] == first["loss_before"] == pytest.approx(_by_hand(folder), abs=1e-4)
 
 
+def test_a_fork_knows_the_loss_before_and_one_of_another_text_does_not_make_it_up(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("The parcel of last week was about the saddle, and nobody came. " * 4)
+    run = nbtune.finetune("full", task=ticket_task(), model=folder, retain="general", save_steps=3, save_total_limit=9, **FAST).wait()
+    same = run.fork(step=3).wait()
+    assert same.summary["retained"] == run.summary["retained"]
+    changed = run.fork(step=3, retain=str(other)).wait()
+    assert "retained" not in changed.summary
+    assert any("its loss before is not known" in event.text for event in changed.events() if isinstance(event, Note))
+
+
+def test_the_strength_of_a_run_that_still_trains_is_not_asked(folder: Path) -> None:
+    run = nbtune.finetune("lora", task=ticket_task(), model=folder, dtype="float32", num_train_epochs=500, eval_steps=10**6, num_samples=0)
+    try:
+        with pytest.raises(RunError, match="when it is over"):
+            run.strength()
+    finally:
+        run.stop()
+        run.wait()
+
+
 @pytest.mark.parametrize("method", ["lora", "loha", "adapter", "fourierft", "full", "last-blocks"])
 def test_strength_0_is_the_base_1_what_was_trained_and_nothing_is_left_changed(folder: Path, method: str) -> None:
     task = ticket_task()
@@ -92,7 +112,6 @@ def test_the_general_text_is_a_page_of_prose_that_holds_code_and_talk() -> None:
     text = read_retained("general")
     assert 600 < len(text.split()) < 1200
     assert "def average" in text
-    assert math.isfinite(len(text))
 
 
 def test_what_cannot_be_retained_or_scaled_is_refused_before_anything_is_loaded(folder: Path, tmp_path: Path) -> None:
