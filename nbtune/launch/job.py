@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nbtune.task import Task
     from nbtune.training.evaluation import Evaluator
     from nbtune.training.forgetting import Retained
+    from nbtune.training.loop import Start
 
 __all__ = ["Job", "run_job", "steps_done"]
 
@@ -139,7 +140,7 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     from nbtune.objectives import get
     from nbtune.training.activations import remove_left
     from nbtune.training.forecast import Forecast
-    from nbtune.training.loop import Start, Training
+    from nbtune.training.loop import Training
     from nbtune.training.memory import PeakMemory
 
     live, spec = job.live, job.spec
@@ -173,13 +174,7 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     if again:
         refuse_other_base(live.folder, base)
     live.folder.write_json("environment.json", _environment(base))
-    start = None
-    if again:
-        checkpoint, damaged = newest_whole(live.folder.path / "checkpoints", not_left_behind(live.folder.events()))
-        for text in damaged:
-            yield Note(level="warning", text=f"{text}; the one before is used")
-        step = step_of(checkpoint) if checkpoint is not None else -1  # what was done before the first step, too
-        start = Start(checkpoint, to_repeat(live.folder.events(), step, live.folder.spec.get("repeats", ())))
+    start = (yield from _where_to_go_on(live)) if again else None
     return Training(
         spec=spec,
         base=base,
@@ -194,6 +189,17 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
         forecast=forecast,
         start=start,
     )
+
+
+def _where_to_go_on(live: Live) -> Generator[Event, None, Start]:
+    """The newest checkpoint that is whole, with what was done to the run after it."""
+    from nbtune.training.loop import Start
+
+    checkpoint, damaged = newest_whole(live.folder.path / "checkpoints", not_left_behind(live.folder.events()))
+    for text in damaged:
+        yield Note(level="warning", text=f"{text}; the one before is used")
+    step = step_of(checkpoint) if checkpoint is not None else -1  # what was done before the first step, too
+    return Start(checkpoint, to_repeat(live.folder.events(), step, live.folder.spec.get("repeats", ())))
 
 
 def _fitting(job: Job, controls: Controls, encoder: Encoder, rows: list[Any], total_parameters: int) -> Generator[Event, None, Any]:

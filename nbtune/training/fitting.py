@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,14 +96,7 @@ class Fitting:
             data_seconds=data_seconds,
             optimizer_seconds=seconds - data_seconds,
         )
-        scores: dict[str, float] = {}
-        if dev is not None:
-            loss = _loss(best, dev, _numbers([row.label for row in self.dev]))
-            scores = {"eval_loss": loss, f"eval_{self.task.metric.name}": score}
-            metrics = {self.task.metric.name: score}
-            yield Evaluation(step=1, epoch=1.0, loss=loss, metrics=metrics, num_rows=len(dev), seconds=0.0, best=True)
-            for item, output in zip(self.examples[: self.spec.num_samples], self._outputs(best, dev), strict=False):
-                yield Sample(step=1, row=item.index, prompt=item.prompt, output=output, expected=str(item.label))
+        scores = yield from self._looked(best, score, dev)
         state = State(step=1, num_tokens=tokens, seconds=seconds, micro_rows=self.spec.per_device_train_batch_size, scores=scores)
         path = write(self._folder / "checkpoints", Snapshot(1, best, {}, state.to_json()))
         yield Checkpoint(step=1, path=f"checkpoints/{path.name}")
@@ -120,6 +113,16 @@ class Fitting:
             "classifier": {"kind": best.kind, **best.settings},
         }
         yield Finished(step=1, summary=summary)
+
+    def _looked(self, best: Classical, score: float, dev: np.ndarray | None) -> Generator[Event, None, dict[str, float]]:
+        """The look at dev and some of its answers; gives the scores for the summary (none without dev rows)."""
+        if dev is None:
+            return {}
+        loss, name = _loss(best, dev, _numbers([row.label for row in self.dev])), self.task.metric.name
+        yield Evaluation(step=1, epoch=1.0, loss=loss, metrics={name: score}, num_rows=len(dev), seconds=0.0, best=True)
+        for item, output in zip(self.examples[: self.spec.num_samples], self._outputs(best, dev), strict=False):
+            yield Sample(step=1, row=item.index, prompt=item.prompt, output=output, expected=str(item.label))
+        return {"eval_loss": loss, f"eval_{name}": score}
 
     def _watch(self, _done: int, _total: int) -> None:
         if self._controls.stop_asked() is not None:
