@@ -5,55 +5,95 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
-from itertools import chain
-from typing import TYPE_CHECKING, Final
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from nbtune.data.encoding import Encoded
 
-__all__ = ["Batch", "PackedRows", "RowGroup", "collate", "micro_batches", "packing_note", "rows_of_step", "steps_in"]
+__all__ = [
+    "Batch",
+    "PackedRows",
+    "Shared",
+    "alike",
+    "collate",
+    "like_lengths",
+    "micro_batches",
+    "packing_note",
+    "paths_of",
+    "rows_of_step",
+    "steps_in",
+]
 
 _SLACK: Final = 256
 """Padded cells that cost less than a second pass of attention does."""
 
 
 @dataclass(frozen=True)
-class RowGroup:
-    """Rows of like length that lie end to end from `begin` to `end` in a packed sequence.
+class Shared:
+    """Tokens that several rows have in common: their `places` [S] in the sequence, `cells` [S, most] where each stands apart.
 
-    `apart` [rows, width]: the place in that stretch of each row's tokens, its last one again where the row is shorter;
-    `together` [end - begin]: where in the flat `apart` each token of the stretch is.
+    Which of those cells are `real` is a bool [S, most]: not all tokens stand in equally many.
     """
 
-    begin: int
-    end: int
-    apart: torch.Tensor
-    together: torch.Tensor
+    places: torch.Tensor
+    cells: torch.Tensor
+    real: torch.Tensor
 
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Which tokens of a packed sequence belong to one row, for an attention that keeps rows apart."""
+    """Which tokens of a packed sequence belong to one row, for an attention that keeps rows apart.
 
-    groups: tuple[RowGroup, ...]
+    Apart, rows lie in groups of like length, each `sizes` = (rows, width), one group behind the other. `apart` [cells]: the place in the
+    sequence of each cell's token, a row's last one again where the row is shorter; `together` [T]: the (first) cell of each token.
+    """
+
+    sizes: tuple[tuple[int, int], ...] = ()
+    apart: torch.Tensor | None = None
+    together: torch.Tensor | None = None
+    shared: Shared | None = None
 
     @classmethod
-    def of(cls, lengths: Sequence[int]) -> PackedRows:
-        """Rows of these lengths, end to end."""
-        return cls(tuple(_groups(lengths)))
+    def of(cls, paths: Sequence[np.ndarray]) -> PackedRows:
+        """Rows of which each is given by the places of its tokens, int64; a place may be in several."""
+        import numpy as np
+        import torch
+
+        ordered = sorted(paths, key=len)
+        sizes, cells = [], []
+        for group in _groups(ordered):
+            width = len(group[-1])
+            sizes.append((len(group), width))
+            cells += [np.pad(path, (0, width - len(path)), mode="edge") for path in group]
+        apart = np.concatenate(cells)
+        first = np.unique(apart, return_index=True)[1]
+        return cls(tuple(sizes), torch.from_numpy(apart), torch.from_numpy(first), _shared(ordered, sizes))
 
     def to(self, device: torch.device) -> PackedRows:
         """The same on another device, without waiting for it."""
-        return PackedRows(
-            tuple(
-                replace(group, apart=group.apart.to(device, non_blocking=True), together=group.together.to(device, non_blocking=True))
-                for group in self.groups
-            )
-        )
+        return cast("PackedRows", _moved(self, device))
+
+    def mask(self) -> torch.Tensor:
+        """Bool [1, 1, T, T], True where a token may attend: for an attention that does not keep rows apart by itself."""
+        import torch
+
+        assert self.apart is not None  # noqa: S101  for the type checker
+        assert self.together is not None  # noqa: S101  the same
+        total = len(self.together)
+        may = torch.zeros(total, total, dtype=torch.bool, device=self.apart.device)
+        begin = 0
+        for count, width in self.sizes:
+            cells = self.apart[begin : begin + count * width].view(count, width)
+            later, earlier = torch.tril_indices(width, width, device=cells.device)
+            may[cells[:, later], cells[:, earlier]] = True
+            begin += count * width
+        return may[None, None]
 
 
 @dataclass(frozen=True)
@@ -62,8 +102,9 @@ class Batch:
 
     `input_ids` [B, T]; `position_ids` [B, T]; `predicts` int64 [n], places in the flat B * T whose output is read: those after which a
     trained token comes, or where a text is read for its class; `owner` [n], which row each of them belongs to; `targets`: those tokens [n],
-    or the rows' classes [rows]. `num_tokens` counts real tokens.
-    Packed, B is 1 and `packed` says where the rows are; padded, `padding` int [B, T] is 1 for real tokens.
+    or the rows' classes [rows]. `num_tokens` counts the rows' real tokens, `num_places` all that goes through the model, pads too.
+    Packed, B is 1, `packed` says where the rows are, and `places` [n], row by row, where each of their tokens is; padded, `padding` int
+    [B, T] is 1 for real tokens.
     """
 
     input_ids: torch.Tensor
@@ -72,8 +113,15 @@ class Batch:
     targets: torch.Tensor
     owner: torch.Tensor
     num_tokens: int
+    num_places: int
     padding: torch.Tensor | None = None
     packed: PackedRows | None = None
+    places: torch.Tensor | None = None
+
+    @property
+    def num_pads(self) -> int:
+        """Places that no token fills; 0 where packed."""
+        return self.num_places - self.num_tokens if self.padding is not None else 0
 
     @cached_property
     def attention_mask(self) -> torch.Tensor:
@@ -82,23 +130,27 @@ class Batch:
 
         if self.padding is not None:
             return self.padding
-        segment = (self.position_ids[0] == 0).cumsum(0)
-        return ((segment[:, None] == segment[None, :]) & torch.ones_like(segment[:, None] + segment, dtype=torch.bool).tril())[None, None]
+        if self.packed is not None and self.packed.sizes:
+            return self.packed.mask()
+        return torch.ones(1, 1, self.input_ids.shape[1], self.input_ids.shape[1], dtype=torch.bool, device=self.input_ids.device).tril()
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device, without waiting for it."""
-        if self.input_ids.device == device:
-            return self
-        return replace(
-            self,
-            input_ids=self.input_ids.to(device, non_blocking=True),
-            position_ids=self.position_ids.to(device, non_blocking=True),
-            predicts=self.predicts.to(device, non_blocking=True),
-            targets=self.targets.to(device, non_blocking=True),
-            owner=self.owner.to(device, non_blocking=True),
-            padding=None if self.padding is None else self.padding.to(device, non_blocking=True),
-            packed=None if self.packed is None else self.packed.to(device),
-        )
+        return self if self.input_ids.device == device else cast("Batch", _moved(self, device))
+
+
+def _moved(data: Any, device: torch.device) -> Any:
+    """A dataclass with its tensors on another device, without waiting for it; those inside dataclasses of its own too."""
+    import torch
+
+    found = {}
+    for field in fields(data):
+        value = getattr(data, field.name)
+        if isinstance(value, torch.Tensor):
+            found[field.name] = value.to(device, non_blocking=True)
+        elif is_dataclass(value):
+            found[field.name] = _moved(value, device)
+    return replace(data, **found)
 
 
 def steps_in(num_rows: int, step_rows: int, epochs: float, max_steps: int | None) -> int:
@@ -122,63 +174,117 @@ def micro_batches(rows: Sequence[int], lengths: Sequence[int], size: int) -> Ite
         yield ordered[start : start + size]
 
 
+def like_lengths(lengths: Sequence[int], most: int, *, packed: bool) -> list[list[int]]:
+    """All row numbers in groups of at most `most` tokens (padding counted), by length and number: the same whenever they are made."""
+    groups: list[list[int]] = []
+    filled = math.inf
+    for row in sorted(range(len(lengths)), key=lambda number: (lengths[number], number)):
+        filled = filled + lengths[row] if packed or not groups else lengths[row] * (len(groups[-1]) + 1)
+        if filled > most:
+            groups.append([])
+            filled = lengths[row]
+        groups[-1].append(row)
+    return groups
+
+
 def packing_note(*, packed: bool, reason: str = "") -> str:
     """How the rows of a batch lie, in one line to show; `reason` says why they could not be packed."""
     if packed:
-        return "rows are packed end to end, without padding"
+        return "rows are packed end to end, without padding; what they begin with alike is computed once"
     return "rows of like length are padded together" + (f": {reason}" if reason else "")
 
 
-def collate(rows: Sequence[Encoded], *, packed: bool, pad_id: int) -> Batch:
-    """The tensors of `rows`."""
-    return _packed(rows) if packed else _padded(rows, pad_id)
+def collate(rows: Sequence[Encoded], *, packed: bool, pad_id: int, shared: bool = True) -> Batch:
+    """The tensors of `rows`. Packed and `shared`, what rows begin with alike is there once.
+
+    A causal model gives a token the same output whatever comes behind it: so what a template, an instruction or a soft prompt puts in
+    front of every row is computed once a batch, and nothing behind the last place that is read is computed at all.
+    Not to be shared where chance has a part in a token's output (dropout, noise on the embeddings), which is to be each row's own.
+    """
+    return _packed(rows, shared=shared) if packed else _padded(rows, pad_id)
 
 
-def _packed(rows: Sequence[Encoded]) -> Batch:
+def alike(rows: Sequence[tuple[int, ...]]) -> tuple[list[int], list[int]]:
+    """An order of rows in which each has most in common with the one before, and with how many tokens each begins like that one."""
+    import numpy as np
+
+    order = sorted(range(len(rows)), key=rows.__getitem__)
+    begins = [0]
+    for before, row in pairwise(order):
+        size = min(len(rows[before]), len(rows[row]))
+        differ = np.array(rows[before][:size]) != np.array(rows[row][:size])
+        begins.append(int(differ.argmax()) if differ.any() else size)
+    return order, begins
+
+
+def paths_of(lengths: Sequence[int], begins: Sequence[int]) -> list[np.ndarray]:
+    """The places of each row's tokens in a sequence to which each row adds what it does not have in common with the one before."""
+    import numpy as np
+
+    paths: list[np.ndarray] = []
+    end = 0
+    for length, begin in zip(lengths, begins, strict=True):
+        own = np.arange(end, end + length - begin)
+        paths.append(np.concatenate([paths[-1][:begin], own]) if begin else own)
+        end += len(own)
+    return paths
+
+
+def _packed(rows: Sequence[Encoded], *, shared: bool) -> Batch:
     import numpy as np
     import torch
 
-    lengths = np.array([len(row.ids) for row in rows])
-    ends = lengths.cumsum()
-    total = int(ends[-1])
-    ids = np.fromiter(chain.from_iterable(row.ids for row in rows), np.int64, total)
-    positions = np.arange(total) - np.repeat(ends - lengths, lengths)
-    reads = [row.reads for row in rows]
-    predicts = (positions >= np.repeat([places.start for places in reads], lengths)) & (
-        positions < np.repeat([places.stop for places in reads], lengths)
-    )
+    inputs = [row.ids[: row.reads.stop] if shared else row.ids for row in rows]
+    order, begins = alike(inputs) if shared else (list(range(len(rows))), [0] * len(rows))
+    laid = dict(zip(order, paths_of([len(inputs[number]) for number in order], begins), strict=True))
+    paths = [laid[number] for number in range(len(rows))]
+    places = np.concatenate(paths)
+    first = np.unique(places, return_index=True)[1]
+    ids = np.concatenate([np.array(row) for row in inputs])[first]
+    positions = np.concatenate([np.arange(len(row)) for row in inputs])[first]
+    reads = np.concatenate([path[row.reads.start : row.reads.stop] for path, row in zip(paths, rows, strict=True)])
     return Batch(
         torch.from_numpy(ids)[None],
         torch.from_numpy(positions)[None],
-        torch.from_numpy(predicts.nonzero()[0]),
+        torch.from_numpy(reads),
         *_targets(rows),
-        num_tokens=total,
-        packed=PackedRows.of(lengths.tolist()),
+        num_tokens=sum(len(row.ids) for row in rows),
+        num_places=len(ids),
+        packed=PackedRows.of(paths),
+        places=torch.from_numpy(places),
     )
 
 
-def _groups(lengths: Sequence[int]) -> Iterator[RowGroup]:
-    """Runs of consecutive rows, a new one where padding would be more than the tokens: one pass over many rows is quicker than two."""
-    first, begin, width, tokens = 0, 0, 0, 0
-    for number, length in enumerate(lengths):
-        if tokens and max(width, length) * (number + 1 - first) > 2 * (tokens + length) + _SLACK:
-            yield _group(lengths[first:number], begin)
-            first, begin, width, tokens = number, begin + tokens, 0, 0
-        width, tokens = max(width, length), tokens + length
-    yield _group(lengths[first:], begin)
+def _groups(paths: Sequence[np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
+    """Rows of like length, a new group where padding would be more than the tokens: one pass over many rows is quicker than two."""
+    first, tokens = 0, 0
+    for number, path in enumerate(paths):
+        if tokens and len(path) * (number + 1 - first) > 2 * (tokens + len(path)) + _SLACK:
+            yield paths[first:number]
+            first, tokens = number, 0
+        tokens += len(path)
+    yield paths[first:]
 
 
-def _group(lengths: Sequence[int], begin: int) -> RowGroup:
+def _shared(paths: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> Shared | None:
+    """The tokens that are in more than one of these rows, which lie in groups of these sizes."""
     import numpy as np
     import torch
 
-    sizes = np.array(lengths)
-    ends = sizes.cumsum()
-    width = int(sizes.max())
-    apart = np.minimum((ends - sizes)[:, None] + np.arange(width), ends[:, None] - 1)
-    row = np.repeat(np.arange(len(sizes)), sizes)
-    together = row * width + np.arange(int(ends[-1])) - (ends - sizes)[row]
-    return RowGroup(begin, begin + int(ends[-1]), torch.from_numpy(apart), torch.from_numpy(together))
+    widths = np.repeat([width for _, width in sizes], [count for count, _ in sizes])
+    begins = widths.cumsum() - widths
+    tokens = np.concatenate(paths)
+    cells = np.concatenate([begin + np.arange(len(path)) for begin, path in zip(begins, paths, strict=True)])
+    counts = np.bincount(tokens)
+    places = (counts > 1).nonzero()[0]
+    if not len(places):
+        return None
+    by_token = np.argsort(tokens, kind="stable")
+    starts = counts.cumsum() - counts
+    copies = np.arange(counts.max())
+    real = copies < counts[places, None]
+    found = cells[by_token[starts[places, None] + np.where(real, copies, 0)]]
+    return Shared(torch.from_numpy(places), torch.from_numpy(found), torch.from_numpy(real))
 
 
 def _padded(rows: Sequence[Encoded], pad_id: int) -> Batch:
@@ -200,6 +306,7 @@ def _padded(rows: Sequence[Encoded], pad_id: int) -> Batch:
         torch.from_numpy(predicts.ravel().nonzero()[0]),
         *_targets(rows),
         num_tokens=int(mask.sum()),
+        num_places=mask.size,
         padding=torch.from_numpy(mask),
     )
 

@@ -14,6 +14,7 @@ from nbtune.estimate.trace import Work
 from nbtune.methods import Facts, attach, first_ids, get
 from nbtune.models.base import MOST_COPIED, Base
 from nbtune.models.families import can_pack
+from nbtune.models.frozen import has_dropout
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +72,7 @@ class _Counts:
     heaped: int
     largest: int
     packs: bool
+    drops: bool
 
 
 def estimate(method: str, *, model: Any = None, task: Task | None = None, **options: Any) -> Estimate:
@@ -107,7 +109,8 @@ def estimate_spec(method: str, spec: FinetuneSpec, source: Source, rows: Sequenc
     device = device_of(spec.device)
     dtype = dtype_of(spec.dtype, device)
     base, counts = _counts(method, spec, source)
-    load = load_of(spec, source.config, rows, can_pack=counts.packs)
+    shared = spec.neftune_noise_alpha is None and not counts.drops
+    load = load_of(spec, source.config, rows, can_pack=counts.packs, shared=shared)
     micro = _micro(method, spec, source, load.largest, dtype, device, base)
     stored = _STORED.get(spec.quantization or "", dtype.itemsize)
     weights = counts.quantized * stored + (counts.total - counts.trained - counts.quantized) * dtype.itemsize + counts.trained * 4
@@ -220,7 +223,7 @@ def _counts(method: str, spec: FinetuneSpec, source: Source) -> tuple[Base | Non
     total = sum(parameter.numel() for parameter in base.model.parameters())
     held = [layer.weight.numel() for layer in quantized_layers(base.model)] if spec.quantization else []
     heaped = sum(size for size in held if size * _COPIES[spec.quantization or ""] < LARGE)
-    found = _Counts(trained, total, sum(held), heaped, max(sizes, default=0), can_pack(base.model.config))
+    found = _Counts(trained, total, sum(held), heaped, max(sizes, default=0), can_pack(base.model.config), has_dropout(base, "estimate"))
     if source.bound is None:  # an object's key is its id, which another may have one day
         _known[key] = found
     return base, found

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from nbtune.data.batches import micro_batches, rows_of_step
+from nbtune.data.batches import alike, micro_batches, rows_of_step
 from nbtune.estimate.step import Shape
 from nbtune.models.families import context_of
 
@@ -54,23 +54,20 @@ def encoded(task: Task, spec: FinetuneSpec, source: Source, first: tuple[int, ..
     return rows
 
 
-def load_of(spec: FinetuneSpec, config: PretrainedConfig, rows: Sequence[Encoded] | None, *, can_pack: bool) -> Load:
-    """From the rows as the loop will divide them; without rows each has `max_length` tokens, all of them trained."""
+def load_of(spec: FinetuneSpec, config: PretrainedConfig, rows: Sequence[Encoded] | None, *, can_pack: bool, shared: bool) -> Load:
+    """From the rows as the loop will divide them, and packed as `collate` packs them; without rows each has `max_length` trained tokens."""
     size = spec.per_device_train_batch_size
     packed = can_pack and spec.packing is not False
     if not rows:
         length = most_tokens(spec, config)
-        return Load(_shape([length] * size, [length] * size, packed))
-    lengths, trained = [len(row.ids) for row in rows], [len(row.reads) for row in rows]
+        return Load(Shape((length,) * size, length * size, packed))
+    lengths = [len(row.ids) for row in rows]
     steps = math.ceil(len(rows) / spec.step_rows)
     shapes: list[Shape] = []
     looked_at = sorted({number * steps // _STEPS_LOOKED_AT for number in range(_STEPS_LOOKED_AT)})
     for step in looked_at:
         chosen = rows_of_step(len(rows), spec.step_rows, spec.seed, step)
-        shapes += [
-            _shape([lengths[row] for row in micro], [trained[row] for row in micro], packed)
-            for micro in micro_batches(chosen, lengths, size)
-        ]
+        shapes += [_shape([rows[row] for row in micro], packed, shared) for micro in micro_batches(chosen, lengths, size)]
     width = max(shape.rows * shape.width for shape in shapes)
     largest = next(shape for shape in shapes if shape.rows * shape.width == width)
     largest = replace(largest, trained=max(shape.trained for shape in shapes))
@@ -79,5 +76,10 @@ def load_of(spec: FinetuneSpec, config: PretrainedConfig, rows: Sequence[Encoded
     return Load(largest, round(scale * len(shapes)), steps, worth)
 
 
-def _shape(lengths: Sequence[int], trained: Sequence[int], packed: bool) -> Shape:
-    return Shape(tuple(lengths), sum(trained), packed)
+def _shape(rows: Sequence[Encoded], packed: bool, shared: bool) -> Shape:
+    trained = sum(len(row.reads) for row in rows)
+    if not packed or not shared:
+        return Shape(tuple(len(row.ids) for row in rows), trained, packed)
+    inputs = [row.ids[: row.reads.stop] for row in rows]
+    order, begins = alike(inputs)
+    return Shape(tuple(len(inputs[number]) for number in order), trained, packed, tuple(begins))

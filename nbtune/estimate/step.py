@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from nbtune.data.batches import Batch, PackedRows
+from nbtune.data.batches import Batch, PackedRows, paths_of
 from nbtune.estimate.trace import Ledger, Pool, Work, tracing
 from nbtune.models.attention import attending
 from nbtune.models.families import blocks, head
@@ -30,11 +30,15 @@ LARGE: Final = 1 << 25
 
 @dataclass(frozen=True)
 class Shape:
-    """A micro-batch: its rows' lengths, packed end to end or padded; `trained` logits are computed."""
+    """A micro-batch: its rows' lengths, packed end to end or padded; `trained` logits are computed.
+
+    Packed, each row begins with as many tokens of the row before as `begins` says, which are there once; (): with none.
+    """
 
     lengths: tuple[int, ...]
     trained: int
     packed: bool
+    begins: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -44,7 +48,7 @@ class Shape:
     @property
     def width(self) -> int:
         """Tokens of a sequence."""
-        return sum(self.lengths) if self.packed else max(self.lengths)
+        return sum(self.lengths) - sum(self.begins) if self.packed else max(self.lengths)
 
 
 @dataclass(frozen=True)
@@ -137,8 +141,9 @@ def _batch(shape: Shape, target: torch.Tensor) -> Batch:
         targets=target,
         owner=target,
         num_tokens=sum(shape.lengths),
+        num_places=shape.rows * shape.width,
         padding=None if shape.packed else ids,
-        packed=PackedRows.of(shape.lengths) if shape.packed else None,
+        packed=PackedRows.of(paths_of(shape.lengths, shape.begins or [0] * len(shape.lengths))) if shape.packed else None,
     )
 
 

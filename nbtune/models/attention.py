@@ -58,10 +58,10 @@ def attending(model: nn.Module, batch: Batch) -> dict[str, Any]:
 
 @cache
 def _each_alone() -> PackedRows:
-    """No groups: each row of the batch is a sequence of its own."""
+    """Without groups: each row of the batch is a sequence of its own."""
     from nbtune.data.batches import PackedRows
 
-    return PackedRows(())
+    return PackedRows()
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def _register() -> None:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if packed_rows is None:
             return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options)
-        if not packed_rows.groups:
+        if not packed_rows.sizes:
             return _attend_alone(query, key, value, dropout=dropout, scaling=scaling), None
         return _attend(query, key, value, packed_rows, dropout=dropout, scaling=scaling), None
 
@@ -137,20 +137,16 @@ def _attend(
     """Causal attention of each row; `query` [1, heads, T, d], `key` and `value` [1, key heads, T, d]; returns [1, T, heads, d]."""
     import torch
 
-    places = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # each of [T, heads, d]
-    found = []
+    found, cells = [], [count * width for count, width in rows.sizes]
     with torch.autocast(query.device.type, enabled=False):
-        for group in rows.groups:
-            whole = len(rows.groups) == 1
-            parts = places if whole else [tensor[group.begin : group.end] for tensor in places]
-            count, width = group.apart.shape
-            q, k, v = (
-                _apart_function()(part, group.apart, group.together).view(count, width, *part.shape[1:]).transpose(1, 2) for part in parts
-            )
+        apart = (_apart_function()(tensor[0].transpose(0, 1), rows) for tensor in (query, key, value))
+        groups = ((part,) if len(cells) == 1 else part.split(cells) for part in apart)
+        for (count, width), *parts in zip(rows.sizes, *groups, strict=True):
+            q, k, v = (part.view(count, width, *part.shape[1:]).transpose(1, 2) for part in parts)
             out = _causal(q, k, v, dropout=dropout, scaling=scaling)
-            flat = out.transpose(1, 2).reshape(count * width, *out.shape[1:2], out.shape[-1])
-            found.append(_together_function()(flat, group.together))
-    return (found[0] if len(found) == 1 else torch.cat(found))[None]
+            found.append(out.transpose(1, 2).reshape(count * width, *out.shape[1:2], out.shape[-1]))
+        together: torch.Tensor = _together_function()(found[0] if len(found) == 1 else torch.cat(found), rows.together)
+    return together[None]
 
 
 def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, dropout: float, scaling: float | None) -> torch.Tensor:
@@ -189,16 +185,20 @@ def _apart_function() -> Any:
     import torch
 
     class Apart(torch.autograd.Function):
-        """[T, ...] to [rows * width, ...]; a pad repeats its row's last token, and what comes back for pads is zero."""
+        """[T, ...] to [cells, ...]; what comes back for a pad, which repeats its row's last token, is zero."""
 
         @staticmethod
-        def forward(ctx: Any, tokens: torch.Tensor, apart: torch.Tensor, together: torch.Tensor) -> torch.Tensor:
-            ctx.together = together
-            return tokens.index_select(0, apart.view(-1))
+        def forward(ctx: Any, tokens: torch.Tensor, rows: Any) -> torch.Tensor:
+            ctx.rows = rows
+            return tokens.index_select(0, rows.apart)
 
         @staticmethod
-        def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-            return grads[0].index_select(0, ctx.together), None, None
+        def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+            found, shared = grads[0].index_select(0, ctx.rows.together), ctx.rows.shared
+            if shared is not None:  # summed in this order on any device, as adding in place would not be
+                each = grads[0].index_select(0, shared.cells.view(-1)).view(*shared.cells.shape, *grads[0].shape[1:])
+                found.index_copy_(0, shared.places, (each * shared.real[:, :, None, None]).sum(1))
+            return found, None
 
     return Apart.apply
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from nbtune.data.batches import PackedRows, collate
+from nbtune.data.batches import PackedRows, collate, like_lengths
 from nbtune.errors import ModelError, RunError, SpecError
 from nbtune.models.attention import attending, rows_apart
 from nbtune.models.device import give_back
 from nbtune.models.families import blocks
+from nbtune.models.frozen import has_dropout_below, lowest_trained_block
 from nbtune.store import RunFolder, home
-from nbtune.training.frozen import has_dropout_below, lowest_trained_block
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +67,7 @@ def open_cache(
     *,
     objective: Objective,
     packed: bool,
+    shared: bool = True,
     folder: Path,
     wanted: Literal["auto", True, False] = "auto",
     epochs: float = 2.0,
@@ -86,6 +86,7 @@ def open_cache(
         rows: all training rows; `applied` names them by their place here.
         objective: whose loss is compared, once with the frozen blocks and once without.
         packed: how the rows become batches, as in training.
+        shared: likewise.
         folder: the run's folder.
         wanted: the option `activation_cache`.
         epochs: passes over the rows in the whole run, so that a run that carries on decides as before: its bits are others without a cache.
@@ -106,7 +107,7 @@ def open_cache(
         raise SpecError(f"activation_cache is true, and {reason}", hint="set activation_cache: auto")
     if reason or depth is None or (wanted == "auto" and not _pays(base, depth, epochs)):
         return None, ""
-    cache = ActivationCache(base, adapter, rows, depth=depth, packed=packed, folder=folder)
+    cache = ActivationCache(base, adapter, rows, depth=depth, packed=packed, shared=shared, folder=folder)
     try:
         cache.prove(objective)
         reused = cache.fill(disk_limit(folder) if limit is None else limit, tell or (lambda _done, _total: None))
@@ -125,8 +126,8 @@ def open_cache(
 class ActivationCache:
     """The states of each row that leave block `depth` - 1, memory-mapped until `close()`; under a head alone trained places only."""
 
-    def __init__(self, base: Base, adapter: str, rows: Sequence[Encoded], *, depth: int, packed: bool, folder: Path) -> None:
-        self.base, self.adapter, self.rows, self.depth, self.packed = base, adapter, rows, depth, packed
+    def __init__(self, base: Base, adapter: str, rows: Sequence[Encoded], *, depth: int, packed: bool, shared: bool, folder: Path) -> None:
+        self.base, self.adapter, self.rows, self.depth, self.packed, self.shared = base, adapter, rows, depth, packed, shared
         layers = blocks(base.model)
         self.head_only = depth == len(layers)
         self._below: list[nn.Module] = list(layers[:depth])
@@ -135,7 +136,7 @@ class ActivationCache:
         self._pad = int(base.tokenizer.pad_token_id or 0)
         self._in_tuple = False
         self._states: torch.Tensor | None = None
-        self._groups = _groups(rows, packed=packed)
+        self._groups = like_lengths([len(row.ids) for row in rows], GROUP_TOKENS, packed=packed)
         self._starts: dict[int, int] = {}
         self._num_states = 0
         for group in self._groups:
@@ -160,7 +161,7 @@ class ActivationCache:
 
     def batch(self, rows: Sequence[int]) -> Batch:
         """What to ask an objective about inside `applied(rows)`; where only the head is trained, the trained positions [1, n] alone."""
-        return self._reduced(self._collate(rows, packed=self.packed and not self.head_only))  # a head needs no block mask
+        return self._reduced(self._collate(rows))
 
     @contextmanager
     def applied(self, rows: Sequence[int]) -> Iterator[None]:
@@ -174,7 +175,7 @@ class ActivationCache:
         if self._states is None:
             raise RunError("the cache of activations is closed", hint="open_cache opens one")
         parts = [self._states[self._starts[row] : self._starts[row] + self._count(row)] for row in rows]
-        with self._answering(self._arranged(torch.cat(parts), [len(part) for part in parts])):
+        with self._answering(self._arranged(torch.cat(parts), [len(part) for part in parts], self._collate(rows))):
             yield
 
     def loss(self, model: Any, objective: Objective, rows: Sequence[int]) -> tuple[torch.Tensor, int]:
@@ -189,7 +190,7 @@ class ActivationCache:
             ModelError: they differ: the blocks above take more than the states of the block below, or the family has them in another form.
         """
         rows = self._groups[0][:4]
-        whole = self._collate(rows, packed=self.packed).to(self.base.device)
+        whole = self._collate(rows).to(self.base.device)
         kept: list[Any] = []
         try:
             with self.base.lease(self.adapter) as model:
@@ -197,7 +198,7 @@ class ActivationCache:
                     plain, weight = objective.loss(model, whole)
                 self._in_tuple = isinstance(kept[0], tuple)
                 states = self._taken(kept[0], whole)
-                with self._answering(self._arranged(states, [self._count(row) for row in rows])):
+                with self._answering(self._arranged(states, [self._count(row) for row in rows], whole)):
                     cached, _ = objective.loss(model, self._reduced(whole))
             gap = float((plain - cached).abs()) / max(1, weight)
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
@@ -269,6 +270,7 @@ class ActivationCache:
             "block": self.depth,
             "positions": "trained" if self.head_only else "all",
             "packed": self.packed,
+            "shared": self.shared,
             "group_tokens": GROUP_TOKENS,
             "rows": digest.hexdigest(),
             "bytes": self._num_states * first.shape[-1] * first.element_size(),
@@ -294,7 +296,7 @@ class ActivationCache:
 
     def _computed(self, group: Sequence[int]) -> torch.Tensor:
         """The states of these rows, one after the other [n, hidden], on the CPU; no block from `depth` on runs, and no head."""
-        batch = self._collate(group, packed=self.packed).to(self.base.device)
+        batch = self._collate(group).to(self.base.device)
         kept: list[Any] = []
 
         def stop(output: Any) -> None:
@@ -313,19 +315,25 @@ class ActivationCache:
             raise ValueError(tuple(states.shape))
         if self.head_only:
             return states.flatten(0, 1).index_select(0, batch.predicts).cpu()
-        return states[0].cpu() if self.packed else states[batch.attention_mask.bool()].cpu()
+        return states[0].index_select(0, batch.places).cpu() if batch.places is not None else states[batch.attention_mask.bool()].cpu()
 
-    def _arranged(self, states: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
-        """Rows' states one after the other [n, hidden] as the batch has them: [1, n, hidden], or padded on the right [B, T, hidden]."""
-        if self.head_only or self.packed:
+    def _arranged(self, states: torch.Tensor, counts: Sequence[int], batch: Batch) -> torch.Tensor:
+        """Rows' states one after the other [n, hidden] as the batch has them: [1, T, hidden], or padded on the right [B, T, hidden]."""
+        import numpy as np
+        import torch
+
+        if self.head_only:
             return states[None].to(self.base.device, non_blocking=True)
+        if batch.places is not None:  # of a token that rows share, the state that the first of them has
+            first = np.unique(batch.places.cpu().numpy(), return_index=True)[1]
+            return states.index_select(0, torch.from_numpy(first))[None].to(self.base.device, non_blocking=True)
         padded = states.new_zeros(len(counts), max(counts), states.shape[-1])
         for number, part in enumerate(states.split(list(counts))):
             padded[number, : len(part)] = part
         return padded.to(self.base.device, non_blocking=True)
 
-    def _collate(self, rows: Sequence[int], *, packed: bool) -> Batch:
-        return collate([self.rows[row] for row in rows], packed=packed, pad_id=self._pad)
+    def _collate(self, rows: Sequence[int]) -> Batch:
+        return collate([self.rows[row] for row in rows], packed=self.packed, pad_id=self._pad, shared=self.shared)
 
     def _reduced(self, batch: Batch) -> Batch:
         """The batch itself, or where no attention is left its trained positions alone; which row is whose is never asked there."""
@@ -335,10 +343,12 @@ class ActivationCache:
 
         ids = batch.input_ids.flatten().index_select(0, batch.predicts)[None]
         places = torch.arange(ids.numel(), device=ids.device)
-        return replace(batch, input_ids=ids, position_ids=places[None], predicts=places, padding=None, packed=PackedRows(()))
+        return replace(batch, input_ids=ids, position_ids=places[None], predicts=places, padding=None, packed=PackedRows())
 
     def _count(self, row: int) -> int:
-        return len(self.rows[row].reads) if self.head_only else len(self.rows[row].ids)
+        if self.head_only:
+            return len(self.rows[row].reads)
+        return self.rows[row].reads.stop if self.packed and self.shared else len(self.rows[row].ids)
 
     @contextmanager
     def _watching(self, seen: Callable[[Any], None]) -> Iterator[None]:
@@ -377,20 +387,6 @@ class _ReachedError(Exception):
 def _pays(base: Base, depth: int, epochs: float) -> bool:
     """Whether a quarter of the blocks is saved more than once, and no dropout lost."""
     return depth * 4 >= len(blocks(base.model)) and epochs > 1 and not has_dropout_below(base, depth)
-
-
-def _groups(rows: Sequence[Encoded], *, packed: bool) -> list[list[int]]:
-    """All row numbers in groups of at most `GROUP_TOKENS` (padding counted), by length and number: the same whenever they are made."""
-    groups: list[list[int]] = []
-    filled = math.inf
-    for row in sorted(range(len(rows)), key=lambda number: (len(rows[number].ids), number)):
-        length = len(rows[row].ids)
-        filled = filled + length if packed or not groups else length * (len(groups[-1]) + 1)
-        if filled > GROUP_TOKENS:
-            groups.append([])
-            filled = length
-        groups[-1].append(row)
-    return groups
 
 
 def _bytes(states: torch.Tensor) -> bytes:

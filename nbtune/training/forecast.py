@@ -63,5 +63,5 @@ class Forecast:
     def _seconds(self) -> float:
         """The epoch's places at the pace of the steps after the first."""
         steps = self._steps[1:]
-        places = sum(step.num_tokens / step.fill for step in steps)
+        places = sum(step.places for step in steps)
         return self._estimate.places_per_epoch * sum(step.ended - step.began for step in steps) / places

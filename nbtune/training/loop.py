@@ -138,6 +138,7 @@ class Training:
                 stepper.rows,
                 objective=stepper.objective,
                 packed=stepper.packed,
+                shared=stepper.shared,
                 folder=self._root.parent,
                 wanted=spec.activation_cache if self.state.cached is None else self.state.cached,
                 epochs=self.total_steps * spec.step_rows / self.num_rows,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nbtune.data.batches import collate, micro_batches, rows_of_step
 from nbtune.errors import RunError
 from nbtune.models.device import is_out_of_memory
+from nbtune.models.frozen import has_dropout
 from nbtune.training.noise import neftune
 from nbtune.training.optimizing import learning_rate_at, make_optimizer, step_if_finite
 from nbtune.training.timing import Reading, Stopwatch
@@ -17,6 +18,7 @@ from nbtune.training.timing import Reading, Stopwatch
 if TYPE_CHECKING:
     import torch
 
+    from nbtune.data.batches import Batch
     from nbtune.data.encoding import Encoded
     from nbtune.models.base import Base
     from nbtune.objectives import Objective
@@ -38,8 +40,10 @@ class Done:
     learning_rate: float
     num_tokens: int
     fill: float
+    places: int
+    """Tokens and pads that went through the model."""
     most_places: int
-    """Tokens and pads of the largest micro-batch."""
+    """Those of the largest micro-batch."""
     began: float
     ended: float
     watch: Stopwatch
@@ -70,6 +74,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=base.dtype == torch.float16)
         self.smaller: list[str] = []
         self.cache: ActivationCache | None = None
+        self.shared = spec.neftune_noise_alpha is None and not has_dropout(base, adapter)
         self._lengths = [len(row.ids) for row in rows]
         self._pad = int(base.tokenizer.pad_token_id or 0)
 
@@ -111,24 +116,26 @@ class Stepper:
         weight = sum(self.rows[row].num_trained for row in chosen)
         rate = learning_rate_at(step - 1, self.total_steps, spec)
         total = torch.zeros((), device=self.base.device)
-        tokens = places = most = 0
+        tokens = places = pads = most = 0
         with self.base.lease(self.adapter, training=True, checkpointing=spec.gradient_checkpointing is True) as model:
             for micro in micro_batches(chosen, self._lengths, state.micro_rows):
-                loss, real, all_places = self._micro_step(model, micro, _Share(step, weight, spec, watch))
+                loss, batch = self._micro_step(model, micro, _Share(step, weight, spec, watch))
                 total += loss
-                tokens, places, most = tokens + real, places + all_places, max(most, all_places)
+                tokens, pads, places = tokens + batch.num_tokens, pads + batch.num_pads, places + batch.num_places
+                most = max(most, batch.num_places)
             norm = self._updated(rate, spec)
             watch.lap("optimizer")
         figures = Reading(total / weight, norm)
-        return Done(step, figures, weight, rate, tokens, tokens / places, most, began, time.perf_counter(), watch)
+        return Done(step, figures, weight, rate, tokens, 1 - pads / places, places, most, began, time.perf_counter(), watch)
 
-    def _micro_step(self, model: Any, micro: list[int], of: _Share) -> tuple[torch.Tensor, int, int]:
-        """Adds the gradient of these rows' share of the step's mean loss; their summed loss, their tokens, and the places they fill."""
+    def _micro_step(self, model: Any, micro: list[int], of: _Share) -> tuple[torch.Tensor, Batch]:
+        """Adds the gradient of these rows' share of the step's mean loss; their summed loss, and what they were collated to."""
         import torch
 
         cache = self.cache
         rows = [self.rows[row] for row in micro]
-        batch = (cache.batch(micro) if cache else collate(rows, packed=self.packed, pad_id=self._pad)).to(self.base.device)
+        batch = cache.batch(micro) if cache else collate(rows, packed=self.packed, pad_id=self._pad, shared=self.shared)
+        batch = batch.to(self.base.device)
         of.watch.lap("data")
         devices = [self.base.device] if self.base.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -138,7 +145,7 @@ class Stepper:
             of.watch.lap("forward")
             self.scaler.scale(loss / of.weight).backward()
             of.watch.lap("backward")
-        return loss.detach(), batch.num_tokens, max(batch.num_tokens, batch.input_ids.numel())
+        return loss.detach(), batch
 
     def _updated(self, rate: float, spec: FinetuneSpec) -> torch.Tensor:
         """`_update`, which is never done again: some parameters may have been updated when memory ran out, and rows have no part in it."""

@@ -10,11 +10,11 @@ from nbtune.data.encoding import Encoded
 from nbtune.errors import SpecError
 from nbtune.methods import get
 from nbtune.models.families import blocks, final_norms
+from nbtune.models.frozen import lowest_trained_block
 from nbtune.models.loading import source_of
 from nbtune.models.shared import own_base
 from nbtune.training import activations
 from nbtune.training.activations import open_cache
-from nbtune.training.frozen import lowest_trained_block
 from tests.training.cached import SFT, TRAINED, base_with, opened
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from nbtune.models.loading import source_of
 from nbtune.models.readout import readout
 from nbtune.models.shared import own_base
 from nbtune.objectives import get
+from nbtune.training.state import State
+from nbtune.training.step import Stepper
 from tests.tiny import tiny_llama
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite", "olmo2", "phi3")
@@ -75,11 +78,70 @@ def test_packed_and_padded_losses_of_each_row_are_equal_in_every_family_that_pac
     assert not torch.equal(after[3], packed[3])
 
 
+def _alike() -> list[Encoded]:
+    """Rows under one template, two of them under a longer one, one twice with another answer, one that another goes on from, one apart."""
+    first = tuple(range(20, 32))
+    ends = [(40, 41), (42, 43, 44, 45, 46), (42, 43, 44, 47), (48,) * 90, (42, 43, 44, 47, 49)]
+    rows = [Encoded((*first, *end, 5, 6, 1), len(first) + len(end)) for end in ends]
+    return [*rows, Encoded((*first, 40, 41, 7, 8, 1), 14), Encoded((*first, 40, 41, 5, 6, 9, 9, 1), 15), Encoded((60, 61, 62, 63), 2)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_rows_begin_with_alike_is_there_once_and_every_row_s_loss_is_that_of_the_row_alone(family: str) -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **TINY), attn_implementation="sdpa").eval()
+    rows = _alike()
+    batch = collate(rows, packed=True, pad_id=0)
+    assert batch.num_places == batch.input_ids.numel() == len({row.ids[:end] for row in rows for end in range(1, len(row.ids))})
+    assert batch.num_places < sum(len(row.ids) - 1 for row in rows) / 1.5
+    assert batch.num_tokens == sum(len(row.ids) for row in rows)
+    alone = torch.cat([losses(model, collate([row], packed=False, pad_id=0), 1) for row in rows])
+    assert torch.allclose(losses(model, batch, len(rows)), alone, atol=1e-5, rtol=1e-6)
+
+
+def test_gradients_of_rows_that_begin_alike_are_those_of_the_rows_apart_and_under_a_mask(base: Base) -> None:
+    rows = _alike()
+    found = {}
+    for how in ("shared", "apart", "padded", "masked"):
+        batch = collate(rows, packed=how != "padded", pad_id=0, shared=how in {"shared", "masked"})
+        if how == "shared":
+            assert batch.packed is not None
+            assert len(batch.packed.sizes) > 1
+        with base.lease("run", training=True) as model:
+            if how == "masked":
+                with readout(model, batch.predicts):
+                    told = {"attention_mask": batch.attention_mask, "position_ids": batch.position_ids}
+                    logits = model(input_ids=batch.input_ids, **told).logits
+                loss = functional.cross_entropy(logits.float(), batch.targets, reduction="sum")
+            else:
+                loss, _ = get("sft").loss(model, batch)
+            found[how] = loss.detach(), torch.autograd.grad(loss, list(base.trained("run").values()))
+    wanted, grads = found.pop("padded")
+    assert sum(float(grad.norm()) for grad in grads) > 1
+    for loss, others in found.values():
+        assert float(loss) == pytest.approx(float(wanted), rel=1e-6)
+        for one, other in zip(others, grads, strict=True):
+            assert torch.allclose(one, other, atol=2e-5, rtol=1e-5)
+
+
+def test_rows_have_their_own_beginnings_where_chance_has_a_part_in_them(tmp_path: Path) -> None:
+    for options, shared in (({}, True), ({"lora_dropout": 0.1}, False), ({"neftune_noise_alpha": 5.0}, False)):
+        found = own_base(source_of(tiny_llama(tmp_path)), dtype="float32", quantization=None, device="cpu")
+        spec = method_of("lora").spec.build({"task": "t", "model": "m", **options})
+        method_of("lora").attach(found, spec, "run")
+        rows = _alike()
+        stepper = Stepper(spec=spec, base=found, adapter="run", objective=get("sft"), rows=rows, packed=True, total_steps=1)
+        done = stepper.take(1, spec, State(micro_rows=len(rows)))
+        assert stepper.shared is shared
+        assert (done.places < done.num_tokens / 1.5) is shared
+        assert (done.places == done.num_tokens) is not shared
+
+
 def test_the_attention_that_keeps_rows_apart_equals_the_one_under_a_block_mask_in_loss_and_gradient(base: Base) -> None:
     rows = some_rows([4, 5, 80, 81, 300])
     batch = collate(rows, packed=True, pad_id=0)
     assert batch.packed is not None
-    assert len(batch.packed.groups) > 1
+    assert len(batch.packed.sizes) > 1
     found = []
     for masked in (False, True):
         with base.lease("run", training=True) as model:
@@ -171,4 +233,5 @@ def test_why_rows_are_not_packed_is_said_in_one_line(family: str, changes: dict[
     assert why_unpacked(config) == why
     assert can_pack(config) is (not why)
     note = packing_note(packed=can_pack(config), reason=why)
-    assert note == (f"rows of like length are padded together: {why}" if why else "rows are packed end to end, without padding")
+    packs = "rows are packed end to end, without padding; what they begin with alike is computed once"
+    assert note == (f"rows of like length are padded together: {why}" if why else packs)

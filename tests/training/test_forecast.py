@@ -10,9 +10,13 @@ import pytest
 import torch
 
 import nbtune
+from nbtune.data.batches import collate, rows_of_step
 from nbtune.errors import SpecError
+from nbtune.estimate.lengths import encoded
 from nbtune.events import Estimated, Event, Note, Phase, Step
+from nbtune.methods import get
 from nbtune.models.device import give_back
+from nbtune.models.loading import source_of
 from nbtune.training import forecast as module
 from nbtune.training.memory import PeakMemory
 from tests.examples import echo_task
@@ -45,7 +49,9 @@ def test_the_second_is_what_was_measured_where_all_rows_are_of_one_length(folder
     third = next(event for event in run.events() if isinstance(event, Step) and event.step == 3)
     expected = nbtune.estimate("lora", task=task, model=folder, per_device_train_batch_size=4)
     assert second.peak_memory_bytes == third.memory_bytes + expected.checkpoint_bytes
-    assert expected.places_per_epoch == pytest.approx(40 * third.num_tokens / 12, rel=0.05)
+    rows = encoded(task, get("lora").spec.build({}), source_of(folder))
+    batches = [collate([rows[number] for number in rows_of_step(40, 4, 0, step)], packed=True, pad_id=0) for step in range(10)]
+    assert expected.places_per_epoch == sum(batch.num_places for batch in batches)
     steps = [event for event in run.events() if isinstance(event, Step)]
     pace = sum(step.data_seconds + step.forward_seconds + step.backward_seconds + step.optimizer_seconds for step in steps[1:3]) / 2
     assert second.seconds_per_epoch == pytest.approx(10 * pace, rel=0.5)

@@ -162,7 +162,7 @@ def test_noise_on_the_embeddings_has_the_size_of_its_paper_for_each_row_s_own_le
 
     model = AutoModelForCausalLM.from_pretrained(folder)
     rows = [Encoded(tuple(range(10, 10 + length)), 2) for length in (5, 9, 16)]
-    batch = collate(rows, packed=packed, pad_id=0)
+    batch = collate(rows, packed=packed, pad_id=0, shared=False)
     embeddings = model.get_input_embeddings()
     clean = embeddings(batch.input_ids)
     with neftune(model, 5.0, batch):

@@ -10,7 +10,7 @@ from nbtune.models.families import blocks, final_norms, head
 if TYPE_CHECKING:
     from nbtune.models.base import Base
 
-__all__ = ["has_dropout_below", "lowest_trained_block"]
+__all__ = ["has_dropout", "has_dropout_below", "lowest_trained_block"]
 
 
 def lowest_trained_block(base: Base, adapter: str) -> int | None:
@@ -33,12 +33,20 @@ def lowest_trained_block(base: Base, adapter: str) -> int | None:
 
 def has_dropout_below(base: Base, depth: int) -> bool:
     """Whether any module but the blocks from `depth` on would drop something while training; adapters, not trained there, do not count."""
+    return _has_dropout(base, {id(module) for block in blocks(base.model)[depth:] for module in block.modules()}, "")
+
+
+def has_dropout(base: Base, adapter: str) -> bool:
+    """Whether anything would be dropped while `adapter`, or the parts set free, are trained."""
+    return _has_dropout(base, set(), adapter)
+
+
+def _has_dropout(base: Base, left_out: set[int], adapter: str) -> bool:
     from torch import nn
 
-    above = {id(module) for block in blocks(base.model)[depth:] for module in block.modules()}
-    adapters = [f".{name}." for name in (base.peft.peft_config if base.peft is not None else ())]
+    others = [f".{name}." for name in (base.peft.peft_config if base.peft is not None else ()) if name != adapter]
     for key, module in base.model.named_modules():
-        if id(module) in above or any(name in f".{key}." for name in adapters):
+        if id(module) in left_out or any(name in f".{key}." for name in others):
             continue
         rates = [module.p] if isinstance(module, nn.Dropout) else [getattr(module, name, 0.0) for name in ("attention_dropout", "dropout")]
         if any(isinstance(rate, float) and rate > 0 for rate in rates):
