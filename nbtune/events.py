@@ -138,6 +138,11 @@ class Evaluation(Event):
     best: bool = False
     train_loss: float = math.nan
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """Loss and metrics under the names that a history has for them."""
+        return {"eval_loss": self.loss, **{f"eval_{name}": value for name, value in self.metrics.items()}}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Event):

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic_core import PydanticCustomError, PydanticUndefined
 
 from nbtune.errors import Problem, SpecError, did_you_mean
 
-__all__ = ["SEED_LIMIT", "Kind", "Option", "Scale", "Spec", "Words", "nested", "option"]
+__all__ = ["SEED_LIMIT", "Kind", "Option", "Scale", "Spec", "Words", "nested", "option", "unless"]
 
 Scale = Literal["linear", "log"]
 Kind = Literal["int", "float", "bool", "choice", "text", "words", "other"]
@@ -177,6 +177,17 @@ def nested(spec: type[Spec]) -> BeforeValidator:
             raise PydanticCustomError("nested", "nested problems", {"problems": error.problems}) from None
 
     return BeforeValidator(build)
+
+
+def unless(other: str, value: str) -> BeforeValidator:
+    """The field, whose default is validated, may be left out where `other`, declared before it, is `value`; elsewhere it is missing."""
+
+    def check(given: Any, info: ValidationInfo) -> Any:
+        if given is None and info.data.get(other) != value:
+            raise PydanticCustomError("missing", "Field required")
+        return given
+
+    return BeforeValidator(check)
 
 
 def _words(value: Any) -> Any:

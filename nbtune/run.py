@@ -97,8 +97,7 @@ class Run:
                 row |= {"num_tokens": event.num_tokens, "epoch": event.epoch, "seconds": event.seconds}
                 rows.setdefault(event.step, {}).update(row)
             elif isinstance(event, Evaluation):
-                found = {"eval_loss": event.loss, **{f"eval_{name}": value for name, value in event.metrics.items()}}
-                rows.setdefault(event.step, {}).update(found)
+                rows.setdefault(event.step, {}).update(event.scores)
         columns = ["loss", "learning_rate", "grad_norm", "num_tokens", "epoch", "seconds"]
         frame = pd.DataFrame.from_dict(rows, orient="index")
         frame = frame.reindex(columns=[*columns, *(name for name in frame.columns if name not in columns)])
@@ -280,6 +279,8 @@ class Run:
         """
         from nbtune.training.evaluation import answers
 
+        if self.task.kind == "text":
+            raise RunError(f"run {self.name} learnt texts, and answers nothing", hint="let it go on: run.generate([beginning])")
         return answers(self.engine(), self.task, self.task.prompts(rows))
 
     def strength(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from nbtune.options import SEED_LIMIT, Option, Spec, Words, nested, option
+from pydantic import Field
+
+from nbtune.options import SEED_LIMIT, Option, Spec, Words, nested, option, unless
 
 __all__ = [
     "SEED_LIMIT",
@@ -36,14 +38,25 @@ class TaskSpec(Spec):
     what: ClassVar[str] = "task key"
 
     name: str = option("task", "name of the task")
-    kind: Literal["generation", "classification"] | None = option(
-        None, "what the answer is; left out: classification where few distinct answers repeat, else generation"
+    kind: Literal["generation", "classification", "tagging", "text"] | None = option(
+        None,
+        "what the answer is; left out: classification where few distinct answers repeat, else generation; tagging: a tag for each word; "
+        "text: there is none",
     )
-    data: Any = option(..., "path (csv, jsonl, json, parquet), a bound DataFrame, list or Dataset, or {train:, dev:, test:} of these")
-    prompt: str = option(..., "template of the input, with {{ column }}")
-    completion: str = option(..., "template of the answer to learn, with {{ column }}; most models want it to start with a space")
+    data: Any = option(
+        ...,
+        "path (csv, jsonl, json, parquet, conll, txt, md, or a folder of texts), a DataFrame, list or Dataset, or {train:, dev:, test:}",
+    )
+    prompt: str = option(..., "template of the input, with {{ column }}; of kind text the whole text")
+    completion: Annotated[str | None, unless("kind", "text"), Field(validate_default=True)] = option(
+        None, "template of the answer to learn, with {{ column }}; most models want it to start with a space; kind text has none"
+    )
     labels: Words | None = option(None, "the classes, where the data does not show them all (as completions without outer spaces)")
-    metric: Any = option(None, "accuracy, macro_f1, exact_match, rouge1, rouge2, rougeL, or a bound function (output, expected) -> number")
+    metric: Any = option(
+        None,
+        "accuracy, macro_f1, exact_match, rouge1, rouge2, rougeL, span_f1, word_accuracy, perplexity, or a bound function "
+        "(output, expected) -> number",
+    )
     split: Annotated[SplitSpec, nested(SplitSpec)] = option(SplitSpec(), "{dev: 0.1, test: 0.2, seed: 0}")
     chat: Literal["auto", True, False] = option("auto", "use the model's chat template; auto: where a system text is given")
     system: str | None = option(None, "system text of the chat template")
@@ -77,8 +90,10 @@ class FinetuneSpec(Spec):
     launch: Literal["thread", "process"] = option(
         "thread", "thread: in this kernel, sharing its models; process: on its own, surviving the kernel", group="run"
     )
-    objective: Literal["sft", "classification"] = option(
-        "sft", "what is learnt: sft writes the completion, classification puts a new head over the labels", group="run"
+    objective: Literal["sft", "classification", "tagging", "clm"] = option(
+        "sft",
+        "what is learnt: sft writes the completion, classification and tagging put a head over the labels, clm goes on with texts",
+        group="run",
     )
     pooling: Literal["auto", "cls", "mean", "last"] = option(
         "auto", "where a classifier reads a text; auto: all tokens of an encoder on average, a decoder's last", group="run"

@@ -63,7 +63,7 @@ def finetune(
         ModelError: there is no such model.
         RunError: the folder cannot be written, or no process be started.
     """
-    from nbtune.objectives import source_for
+    from nbtune.objectives import objective_for, source_for
     from nbtune.task import Task
 
     if not isinstance(task, Task):
@@ -71,9 +71,9 @@ def finetune(
             f"task is a nbtune.Task, not {type(task).__name__}", hint="make one: nbtune.Task(data=..., prompt=..., completion=...)"
         )
     chosen = get(method)
-    objective = options.get("objective") or chosen.spec.model_fields["objective"].default
-    source = source_for(str(objective), model, task)
-    values = {"quantization": quantization, "dtype": dtype, "seed": seed, **options}
+    objective = objective_for(chosen, options, task)
+    source = source_for(objective, model, task)
+    values = {"quantization": quantization, "dtype": dtype, "seed": seed, **options, "objective": objective}
     retain = options.get("retain")
     if isinstance(retain, str | Path) and str(retain) != GENERAL:
         values["retain"] = str(Path(retain).expanduser().absolute())  # whichever folder the run goes on in

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,6 +14,7 @@ from nbtune.data.examples import Example
 from nbtune.data.preparation import Prepared, prepare
 from nbtune.data.rows import plain_value
 from nbtune.data.tables import read_examples, write_examples, write_whole
+from nbtune.data.tags import words_of
 from nbtune.data.templates import Template
 from nbtune.errors import DataError
 from nbtune.metrics.naming import named_metric, saved_metric
@@ -57,9 +58,9 @@ class Task:
         *,
         data: Any,
         prompt: str,
-        completion: str,
+        completion: str | None = None,
         name: str = "task",
-        kind: Literal["generation", "classification"] | None = None,
+        kind: Literal["generation", "classification", "tagging", "text"] | None = None,
         metric: Any = None,
         chat: Literal["auto"] | bool = "auto",
         labels: Iterable[str] | None = None,
@@ -88,7 +89,7 @@ class Task:
         if isinstance(spec.metric, str):  # a misspelt name is said before any data is read
             metric_of(spec.metric, spec.kind or METRICS.get(spec.metric, ("generation",))[0])
         prepared = prepare(spec, folder)
-        self._hold(spec, prepared, metric_of(spec.metric, prepared.kind))
+        self._hold(spec, prepared, metric_of(spec.metric, prepared.kind, tuple(prepared.completion_of)))
 
     def _hold(self, spec: TaskSpec, prepared: Prepared, metric: Metric) -> None:
         self.spec = spec
@@ -134,6 +135,8 @@ class Task:
         elif not isinstance(row, Mapping):
             msg = f"a row is a dict or a text, not {type(row).__name__}"
             raise DataError(msg, hint='for instance {"text": "..."}')
+        if self.kind == "tagging":
+            return " ".join(words_of(row, self._prompt, "a row"))
         text = self._prompt.render({str(name): plain_value(value) for name, value in row.items()})
         if not text.strip():
             msg = f"the prompt of {str(dict(row))[:80]} is empty or white space only"
@@ -164,7 +167,7 @@ class Task:
     def preview(self) -> TaskPreview:
         """What there is to see without a model."""
         parts = self._parts()
-        counted = {part: Counter(item.label for item in items) for part, items in parts.items()}
+        counted = {part: self.label_counts(items) for part, items in parts.items()}
         return TaskPreview(
             name=self.name,
             kind=self.kind,
@@ -175,6 +178,12 @@ class Task:
             notes=self.notes,
             warnings=self.warnings,
         )
+
+    def label_counts(self, items: Sequence[Example]) -> Counter[str]:
+        """How often each label stands in these rows; of tagging, how many words have each tag."""
+        if self.kind == "tagging":
+            return Counter(tag for item in items for tag in item.completion.split(" "))
+        return Counter(item.label for item in items if item.label is not None)
 
     def save(self, folder: Path) -> None:
         """Writes data.parquet and then task.json, each whole, from which `open` makes the task again without its data."""

@@ -31,3 +31,30 @@ def echo_task(count: int = 40, **changes: Any) -> nbtune.Task:
     rows = [{"text": row["text"], "word": WORDS[number % len(WORDS)]} for number, row in enumerate(ticket_rows(count))]
     said = {"name": "words", "kind": "generation", "data": rows, "prompt": "Ticket: {{ text }}\nWord:", "completion": " {{ word }}"}
     return nbtune.Task(**{**said, **changes})
+
+
+def text_task(count: int = 40, **changes: Any) -> nbtune.Task:
+    """Whole texts of a few sentences."""
+    rows = [
+        {"text": f"{row['text'].capitalize()}. The {row['team']} team has seen it. It wrote: {row['text']}, which was done."}
+        for row in ticket_rows(count)
+    ]
+    return nbtune.Task(**{"name": "texts", "kind": "text", "data": rows, "prompt": "{{ text }}", **changes})
+
+
+def tag_rows(count: int = 60) -> list[dict[str, Any]]:
+    """Words with the tags of who did what where: spans of one word and of two."""
+    rows = []
+    for number in range(count):
+        name = ("Ada Byron", "Grace", "Alan Turing", "Emmy")[number % 4].split()
+        town = ("Paris", "New York", "Turin", "Los Angeles")[number // 3 % 4].split()
+        words = [*name, ("flew", "went", "wrote")[number % 3], "to", *town, "on", f"day{number}"]
+        spans = [f"{'BI'[place > 0]}-PER" for place in range(len(name))], [f"{'BI'[place > 0]}-LOC" for place in range(len(town))]
+        rows.append({"tokens": words, "tags": [*spans[0], "O", "O", *spans[1], "O", "O"]})
+    return rows
+
+
+def tag_task(count: int = 60, **changes: Any) -> nbtune.Task:
+    """Persons and places in short sentences."""
+    said = {"name": "spans", "kind": "tagging", "data": tag_rows(count), "prompt": "{{ tokens }}", "completion": "{{ tags }}"}
+    return nbtune.Task(**{**said, **changes})

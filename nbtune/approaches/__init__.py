@@ -59,9 +59,15 @@ def approach_of(entry: Any, task: Task, setting: Setting) -> Approach:
     """The approach that an entry asks for, its model loaded.
 
     Raises:
-        SpecError, RunError, ModelError: it cannot be made.
+        SpecError, RunError, ModelError: it cannot be made, or the task has nothing to answer.
     """
     name, options = wanted(entry)
+    if task.kind == "tagging" and name != "run":
+        message = f"task {task.name!r} is of kind tagging, and {name} writes text in place of tags"
+        raise SpecError(message, hint="compare runs: - run: NAME")
+    if task.kind == "text":
+        message = f"task {task.name!r} is of kind text: there is nothing to answer"
+        raise SpecError(message, hint="a run's summary and history tell its perplexity; compare on a task with a completion")
     return get(name).make(task, options, setting, label_of(name, options))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from nbtune.errors import ModelError
 from nbtune.inference import Decoding, Engine
+from nbtune.inference.tagging import Tagger
 from nbtune.models.families import context_of
 from nbtune.training.evaluation import best_label, decoding_for
 
@@ -50,14 +51,17 @@ class Asking:
 
     scoring: Scoring
     decoding: Decoding
+    tagging: bool = False
 
     @classmethod
     def of(cls, task: Task, engine: Engine, scoring: Scoring, decoding: DecodingSpec) -> Asking:
         """What was said, the rest by the task's training answers."""
         how = scoring if task.kind == "classification" else "generate"
-        return cls(how, decoding_for(task, engine.encoder, decoding.max_new_tokens, decoding.stop))
+        return cls(how, decoding_for(task, engine.encoder, decoding.max_new_tokens, decoding.stop), task.kind == "tagging")
 
     def __str__(self) -> str:
+        if self.tagging:
+            return "each word by the likeliest tag of the head"
         if self.scoring == "generate":
             return f"answers generated ({self.decoding})"
         return f"labels scored by the {'summed' if self.scoring == 'sum' else 'mean'} log-probability of their tokens"
@@ -102,7 +106,9 @@ class Approach:
         tokens = self.engine.prompt_tokens(texts)
         self._refuse_overflow(tokens, asking)
         began = time.perf_counter()
-        if asking.scoring == "generate" and not self.engine.base.labels:
+        if isinstance(self.engine, Tagger):
+            outputs = self.engine.tags(texts, progress=progress)
+        elif asking.scoring == "generate" and not self.engine.base.labels:
             outputs = [text.strip() for text in self.engine.generate(texts, asking.decoding, progress=progress)]
         else:
             completions = [self.task.completion_of[label] for label in self.task.labels]

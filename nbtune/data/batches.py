@@ -234,7 +234,7 @@ def _packed(rows: Sequence[Encoded], *, shared: bool) -> Batch:
     import numpy as np
     import torch
 
-    inputs = [row.ids[: row.reads.stop] if shared else row.ids for row in rows]
+    inputs = [row.ids[: row.reads[-1] + 1] if shared else row.ids for row in rows]
     order, begins = alike(inputs) if shared else (list(range(len(rows))), [0] * len(rows))
     laid = dict(zip(order, paths_of([len(inputs[number]) for number in order], begins), strict=True))
     paths = [laid[number] for number in range(len(rows))]
@@ -242,7 +242,7 @@ def _packed(rows: Sequence[Encoded], *, shared: bool) -> Batch:
     first = np.unique(places, return_index=True)[1]
     ids = np.concatenate([np.array(row) for row in inputs])[first]
     positions = np.concatenate([np.arange(len(row)) for row in inputs])[first]
-    reads = np.concatenate([path[row.reads.start : row.reads.stop] for path, row in zip(paths, rows, strict=True)])
+    reads = np.concatenate([path[list(row.reads)] for path, row in zip(paths, rows, strict=True)])
     return Batch(
         torch.from_numpy(ids)[None],
         torch.from_numpy(positions)[None],
@@ -294,16 +294,14 @@ def _padded(rows: Sequence[Encoded], pad_id: int) -> Batch:
     width = max(len(row.ids) for row in rows)
     ids = np.full((len(rows), width), pad_id)
     mask = np.zeros((len(rows), width), np.int64)
-    predicts = np.zeros((len(rows), width), bool)
     for number, row in enumerate(rows):
         size = len(row.ids)
         ids[number, :size] = row.ids
         mask[number, :size] = 1
-        predicts[number, row.reads.start : row.reads.stop] = True
     return Batch(
         torch.from_numpy(ids),
         torch.arange(width)[None].expand(len(rows), -1),
-        torch.from_numpy(predicts.ravel().nonzero()[0]),
+        torch.tensor([number * width + place for number, row in enumerate(rows) for place in row.reads]),
         *_targets(rows),
         num_tokens=int(mask.sum()),
         num_places=mask.size,

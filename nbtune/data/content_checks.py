@@ -57,8 +57,12 @@ def content_findings(task: Task, *, near: bool = True) -> list[Finding]:
         near: look for near-duplicates too, not only for rows equal but for case and spacing; takes seconds from thousands of rows on.
     """
     rows = _rows(task, near=near)
-    found = [*_overlaps(rows), *_repeats(rows), *_contradictions(rows, classes=task.kind == "classification")]
-    found += _labels_given_away(task, rows) if task.kind == "classification" else _answers_given_away(task, rows)
+    found = [*_overlaps(rows), *_repeats(rows)]
+    if task.kind == "text":
+        return found
+    found += _contradictions(rows, classes=task.kind == "classification")
+    if task.kind != "tagging":
+        found += _labels_given_away(task, rows) if task.kind == "classification" else _answers_given_away(task, rows)
     return [*found, *_imbalance(task)]
 
 
@@ -175,14 +179,14 @@ def _answers_given_away(task: Task, rows: _Rows) -> Iterator[Finding]:
 
 def _mend(task: Task, rows: _Rows) -> str:
     """What to do where the prompt reads every column that the answer is made of."""
-    asked, told = (_columns(source, rows.examples[0]) for source in (task.spec.prompt, task.spec.completion))
+    asked, told = (_columns(source, rows.examples[0]) for source in (task.spec.prompt, task.spec.completion or ""))
     named = ", ".join(f"{{{{ {name} }}}}" for name in told)
     return f"the prompt reads {named}, which the completion is made of: take it out of the prompt" if set(told) <= set(asked) else ""
 
 
 def _imbalance(task: Task) -> Iterator[Finding]:
     counts = Counter(dict.fromkeys(task.completion_of, 0))
-    counts.update(item.label for item in task.train if item.label is not None)
+    counts.update(task.label_counts(task.train))
     if not counts:
         return
     few = sorted((count, label) for label, count in counts.items() if count < _FEW)
@@ -190,13 +194,18 @@ def _imbalance(task: Task) -> Iterator[Finding]:
         names = ", ".join(f"{quoted(label)} ({count})" for count, label in few[:_NAMED]) + (", ..." if len(few) > _NAMED else "")
         verb = "1 label has" if len(few) == 1 else f"{len(few)} labels have"
         labels = {label for _, label in few}
-        where = tuple(place(item) for item in task.train if item.label in labels)
-        yield Finding("warn", f"{verb} fewer than {_FEW} train rows: {names}", "add rows of them: so few teach nothing sure", where)
+        where = tuple(place(item) for item in task.train if labels.intersection(task.label_counts([item])))
+        yield Finding(
+            "warn",
+            f"{verb} fewer than {_FEW} train {'words' if task.kind == 'tagging' else 'rows'}: {names}",
+            "add rows of them: so few teach nothing sure",
+            where,
+        )
     present = {label: count for label, count in counts.items() if count}
     if not present:
         return
     most, least = max(present, key=lambda label: present[label]), min(present, key=lambda label: present[label])
-    if present[most] >= _TIMES * present[least]:
+    if task.kind == "classification" and present[most] >= _TIMES * present[least]:
         what = (
             f"labels are out of balance: {quoted(most)} has {present[most]:,} train rows ({present[most] / len(task.train):.0%}), "
             f"{quoted(least)} has {present[least]:,} ({present[least] / len(task.train):.1%})"

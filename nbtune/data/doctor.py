@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nbtune.data.content_checks import content_findings
-from nbtune.data.encoding import Encoded, Encoder, Reading
+from nbtune.data.encoding import Encoded, Encoder, Reading, Tagging, Texts, pieces_of
 from nbtune.data.findings import Finding, place, refusal
 from nbtune.data.token_checks import Coded, Limit, code, token_findings
 from nbtune.errors import NbtuneError
@@ -143,7 +143,7 @@ def diagnose(
     model: str = "",
     near: bool = True,
     max_eval_rows: int | None = None,
-    reading: Reading | None = None,
+    reading: Reading | Tagging | Texts | None = None,
 ) -> Diagnosis:
     """Looks at a task's rows and at their tokens.
 
@@ -155,12 +155,13 @@ def diagnose(
         model: whose tokenizer it is, for people; left out, what the tokenizer calls itself.
         near: look for near-duplicates, which takes seconds from thousands of rows on.
         max_eval_rows: how many dev rows are looked at as tokens; left out, all.
-        reading: how a model with a head over classes reads the texts; left out, the model writes the completion.
+        reading: how a model with a head over classes reads the texts; left out, the model writes the completion, or goes on with texts.
 
     Raises:
         DataError: chat is on, and the tokenizer has no chat template.
     """
-    encoder, limit = Encoder(tokenizer, task.uses_chat, task.system, reading=reading), Limit(max_length, context)
+    how = reading or _reading(task)
+    encoder, limit = Encoder(tokenizer, task.uses_chat, task.system, reading=how), Limit(max_length, context)
     train = code(encoder, task.train)
     asked = code(encoder, task.dev[:max_eval_rows])
     found = [*token_findings(encoder, [*train, *asked], limit), *content_findings(task, near=near)]
@@ -183,8 +184,21 @@ def diagnose(
         special=_special(encoder, train),
         findings=findings,
         marked=_marked(encoder, train, limit.tokens),
-        encoded=() if refused else tuple(row.whole.cut(limit.tokens, tokenizer.bos_token_id) for row in train),
+        encoded=() if refused else tuple(piece for row in train for piece in _cut(encoder, row, limit.tokens)),
     )
+
+
+def _reading(task: Task) -> Tagging | Texts | None:
+    """How rows of that kind are read where no model says."""
+    if task.kind == "tagging":
+        return Tagging(task.labels, both_ways=True)
+    return Texts() if task.kind == "text" else None
+
+
+def _cut(encoder: Encoder, row: Coded, max_length: int) -> list[Encoded]:
+    if isinstance(encoder.reading, Texts):
+        return [piece for piece in pieces_of(row.whole, max_length) if piece.num_trained]
+    return [row.whole.cut(max_length, encoder.tokenizer.bos_token_id)]
 
 
 def _histogram(lengths: Sequence[int]) -> tuple[Bin, ...]:
@@ -206,7 +220,7 @@ def _width(span: int) -> int:
 
 
 def _labels(task: Task) -> dict[str, int]:
-    counts = Counter(item.label for item in task.train if item.label is not None)
+    counts = task.label_counts(task.train)
     ordered = sorted(task.completion_of, key=lambda label: (-counts[label], label))
     return {label: counts[label] for label in ordered}
 
@@ -217,9 +231,9 @@ def _special(encoder: Encoder, rows: Sequence[Coded]) -> tuple[tuple[str, str], 
     opened = begin is not None and any(row.whole.ids[:1] == (begin,) for row in rows)
     first = f"{tokenizer.bos_token}" if opened else "none" if begin is None else f"none ({tokenizer.bos_token} is not added)"
     last = f"{tokenizer.eos_token}, trained" if isinstance(end, int) else "none"
-    if encoder.reading is not None:
+    if isinstance(encoder.reading, Reading | Tagging):
         last = "none, nothing is written"
-    prompt = "the chat template's" if encoder.chat else "the template as it is"
+    prompt = "the chat template's" if encoder.chat else "the whole text" if isinstance(encoder.reading, Texts) else "the template as it is"
     return (("Prompt", prompt), ("First token (BOS)", first), ("Last token (EOS)", last), ("Padding", str(tokenizer.pad_token or "none")))
 
 

@@ -5,8 +5,10 @@ One function encodes a prompt for training, scoring and generating alike, so tha
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from nbtune.errors import DataError
@@ -14,7 +16,20 @@ from nbtune.errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Encoded", "Encoder", "Labelled", "Pooling", "Reading", "TokenView", "encode_rows", "token_view"]
+__all__ = [
+    "Encoded",
+    "Encoder",
+    "Labelled",
+    "Pooling",
+    "Reading",
+    "Tagged",
+    "Tagging",
+    "Texts",
+    "TokenView",
+    "encode_rows",
+    "pieces_of",
+    "token_view",
+]
 
 Pooling = Literal["cls", "mean", "last"]
 """Where a text is read for its class: at its first token, at all of them on average, at its last."""
@@ -33,7 +48,7 @@ class Encoded:
         return len(self.ids) - self.start
 
     @property
-    def reads(self) -> range:
+    def reads(self) -> Sequence[int]:
         """Places whose output is read: those before a trained token. A row's very first token follows nothing, so none predicts it."""
         return range(max(self.start, 1) - 1, len(self.ids) - 1)
 
@@ -45,6 +60,10 @@ class Encoded:
     def behind(self, first: Sequence[int]) -> Self:
         """The row with these ids in front of its prompt."""
         return replace(self, ids=(*first, *self.ids), start=self.start + len(first)) if first else self
+
+    def without(self, count: int) -> Self:
+        """The row without the first `count` ids, which stand in front of its prompt."""
+        return replace(self, ids=self.ids[count:], start=self.start - count) if count else self
 
     def cut(self, max_length: int, bos: int | None) -> Encoded:
         """The row within `max_length`, without the beginning of its prompt's text where it is longer; a BOS that opens it stays.
@@ -69,7 +88,7 @@ class Labelled(Encoded):
         return 1
 
     @property
-    def reads(self) -> range:
+    def reads(self) -> Sequence[int]:
         """The places that are read: one, or for `mean` all of the text's own."""
         begin, end = {"cls": (self.start, self.start + 1), "mean": (self.start, len(self.ids)), "last": (len(self.ids) - 1, len(self.ids))}[
             self.pooling
@@ -92,12 +111,59 @@ class Labelled(Encoded):
 
 
 @dataclass(frozen=True)
+class Tagged(Encoded):
+    """A text whose words have tags: `places` are those of the words' first tokens, `tags` the numbers of their tags."""
+
+    places: tuple[int, ...]
+    tags: tuple[int, ...]
+
+    @property
+    def num_trained(self) -> int:
+        """Its words."""
+        return len(self.places)
+
+    @property
+    def reads(self) -> Sequence[int]:
+        """A word is read at its first token (Devlin et al. 2019, section 5.3)."""
+        return self.places
+
+    @property
+    def targets(self) -> Sequence[int]:
+        """The tags."""
+        return self.tags
+
+    def behind(self, first: Sequence[int]) -> Self:
+        """The row with these ids in front."""
+        return replace(super().behind(first), places=tuple(place + len(first) for place in self.places))
+
+    def cut(self, max_length: int, bos: int | None) -> Tagged:
+        """The row within `max_length`, without the words at its end but with what closes it."""
+        if len(self.ids) <= max_length:
+            return self
+        kept = sum(place < max_length - 1 for place in self.places)
+        return replace(self, ids=(*self.ids[: max_length - 1], self.ids[-1]), places=self.places[:kept], tags=self.tags[:kept])
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """How a model with a head over `labels` reads the words of a text; one that sees `both_ways` has its tokenizer's marks round it."""
+
+    labels: tuple[str, ...]
+    both_ways: bool
+
+
+@dataclass(frozen=True)
 class Reading:
     """How a model with a head over `labels` reads a text; one that sees `both_ways` has the marks that its tokenizer puts round it."""
 
     labels: tuple[str, ...]
     pooling: Pooling
     both_ways: bool
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Whole texts are learnt, each in pieces of at most as many tokens as a row may have; nothing is asked and answered."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +180,14 @@ class Encoder:
 
     With `chat` the prompt is the user's turn of the tokenizer's chat template (after `system`), and the answer the assistant's;
     the answer's outer spaces are dropped there, because the template sets its own. `first` are ids that stand before every prompt.
-    With `reading` a row is a text and its class, and nothing is written.
+    With `reading` a row is a text and its class, or its words and their tags, and nothing is written; with `Texts` it is a piece of a text.
     """
 
     tokenizer: PreTrainedTokenizerBase
     chat: bool = False
     system: str | None = None
     first: tuple[int, ...] = ()
-    reading: Reading | None = None
+    reading: Reading | Tagging | Texts | None = None
 
     def __post_init__(self) -> None:
         if self.chat and not self.tokenizer.chat_template:
@@ -178,10 +244,42 @@ class Encoder:
             DataError: the encoder has no `reading`, or the label is none of its labels.
         """
         how = self.reading
-        if how is None or label not in how.labels:
-            message = f"the label {label!r} is none of {', '.join(how.labels) if how else 'those of a head, which there is not'}"
+        if not isinstance(how, Reading) or label not in how.labels:
+            known = ", ".join(how.labels) if isinstance(how, Reading) else "those of a head, which there is not"
+            message = f"the label {label!r} is none of {known}"
             raise DataError(message, hint="list all classes in labels: of the task")
         return Labelled(tuple(self._ids(self.prompt_text(prompt), special=not self.chat)), 0, how.labels.index(label), how.pooling)
+
+    def tagged(self, text: str, tags: str) -> tuple[Tagged, tuple[int, ...]]:
+        """A text of words and its tags, both divided by spaces, at full length, without `first`; and which of its words have tokens at all.
+
+        A word's first token is the first whose characters are among its own; what a tokenizer leaves out (a mark without width) has none.
+
+        Raises:
+            DataError: the encoder tags nothing, a tag is none of its labels, or the tokenizer cannot tell where its tokens stand.
+        """
+        how, words, names = self.reading, text.split(" "), tags.split(" ")
+        stray = next((name for name in names if not isinstance(how, Tagging) or name not in how.labels), None)
+        if not isinstance(how, Tagging) or stray is not None:
+            raise DataError(f"the tag {stray!r} is none of the task's", hint="list all tags in labels: of the task")
+        if not self.tokenizer.is_fast:
+            raise DataError("the tokenizer cannot tell where in a text its tokens stand", hint="use a model with a fast tokenizer")
+        said = self.tokenizer(text, return_offsets_mapping=True)
+        ends = list(accumulate(len(word) + 1 for word in words))
+        first: dict[int, int] = {}
+        for place, (begin, end) in enumerate(said["offset_mapping"]):
+            begin += len(text[begin:end]) - len(text[begin:end].lstrip(" "))  # noqa: PLW2901  some count the space before a word in
+            if begin < end:
+                first.setdefault(bisect_right(ends, begin), place)
+        there = tuple(sorted(first))
+        numbers = tuple(how.labels.index(names[word]) for word in there)
+        ids = tuple(int(token) for token in said["input_ids"])
+        return Tagged(ids, 0, tuple(first[word] for word in there), numbers), there
+
+    def text(self, text: str) -> Encoded:
+        """A whole text, its BOS where there is one and its end of sequence, without `first`; all but the first token is trained."""
+        end = self.tokenizer.eos_token_id
+        return Encoded((*self._ids(text, special=True), *((end,) if isinstance(end, int) else ())), 1)
 
     def whole(self, prompt: str, answer: str) -> Encoded:
         """Prompt, answer and end of sequence (where the tokenizer has one) at full length, without `first`; nothing is checked."""
@@ -192,12 +290,16 @@ class Encoder:
 
     def view(self, examples: Sequence[Any], *, max_length: int = 512, rows: int = 2, most: int = 2000) -> TokenView:
         """Token lengths of (at most `most`) examples, and the first `rows` of them token by token."""
-        encoded = [self.row(item.prompt, item.completion, max_length=1 << 30) for item in examples[:most]]
+        texts = isinstance(self.reading, Texts)
+        encoded = [
+            self.text(item.prompt) if texts else self.row(item.prompt, item.completion, max_length=1 << 30) for item in examples[:most]
+        ]
         lengths = sorted(len(item.ids) for item in encoded)
         over = sum(length > max_length for length in lengths)
         text = f"{lengths[0]} to {lengths[-1]} tokens, median {lengths[len(lengths) // 2]}"
         if over:
-            text += f"; {over} of {len(lengths)} are over max_length {max_length} and would lose the beginning of their prompt"
+            lost = "are learnt in pieces" if texts else "would lose the beginning of their prompt"
+            text += f"; {over} of {len(lengths)} are over max_length {max_length} and {lost}"
         return TokenView(text, tuple(self.pieces(item) for item in encoded[:rows]))
 
     def pieces(self, row: Encoded) -> tuple[tuple[str, bool], ...]:
@@ -218,14 +320,20 @@ class Encoder:
         if not text:
             return []
         ids = [int(token) for token in self.tokenizer(text, add_special_tokens=special)["input_ids"]]
-        closes = self.reading is not None and self.reading.both_ways
+        closes = isinstance(self.reading, Reading) and self.reading.both_ways
         if special and not closes and ids and ids[-1] == self.tokenizer.eos_token_id and not text.endswith(str(self.tokenizer.eos_token)):
             ids.pop()
         return ids
 
 
+def pieces_of(row: Encoded, max_length: int) -> list[Encoded]:
+    """A text in pieces of at most that many tokens; each begins with the last one of the piece before, so that all are predicted once."""
+    step = max_length - 1
+    return [Encoded(row.ids[at : at + max_length], 1) for at in range(0, max(1, len(row.ids) - 1), step)]
+
+
 def encode_rows(encoder: Encoder, examples: Sequence[Any], *, max_length: int) -> tuple[list[Encoded], int]:
-    """All rows, and how many lost the beginning of their prompt to `max_length`.
+    """All rows, and how many lost the beginning of their prompt to `max_length`; of texts all pieces, and none loses anything.
 
     Raises:
         DataError: a row cannot be trained on (see `Encoder.row`), or begins with two BOS tokens.
@@ -234,8 +342,13 @@ def encode_rows(encoder: Encoder, examples: Sequence[Any], *, max_length: int) -
     cut = 0
     begin = encoder.tokenizer.bos_token_id
     for item in examples:
+        if isinstance(encoder.reading, Texts):
+            found = pieces_of(encoder.text(item.prompt), max_length - len(encoder.first))
+            rows += [piece.behind(encoder.first) for piece in found if piece.num_trained]
+            continue
         if encoder.reading is not None:
-            whole = encoder.labelled(item.prompt, item.label)
+            tags = isinstance(encoder.reading, Tagging)
+            whole = encoder.tagged(item.prompt, item.completion)[0] if tags else encoder.labelled(item.prompt, item.label)
             room = max_length - len(encoder.first)
             rows.append(whole.cut(room, begin).behind(encoder.first))
             cut += len(whole.ids) > room
@@ -251,4 +364,5 @@ def encode_rows(encoder: Encoder, examples: Sequence[Any], *, max_length: int) -
 
 def token_view(task: Any, tokenizer: PreTrainedTokenizerBase, *, max_length: int = 512) -> TokenView:
     """What a task looks like in a tokenizer's tokens: lengths, and its first training rows with the trained tokens told apart."""
-    return Encoder(tokenizer, task.uses_chat, task.system).view(task.train, max_length=max_length)
+    reading = Texts() if task.kind == "text" else None
+    return Encoder(tokenizer, task.uses_chat, task.system, reading=reading).view(task.train, max_length=max_length)

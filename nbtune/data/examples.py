@@ -52,19 +52,20 @@ def example_key(prompt: str, completion: str) -> str:
     return hashlib.sha256((prompt + completion).encode()).hexdigest()[:16]
 
 
-def fill(rows: Sequence[Row], prompt: Template, completion: Template, part: str = "") -> list[Filled]:
-    """The rows with both templates filled.
+def fill(rows: Sequence[Row], prompt: Template, completion: Template | None, part: str = "") -> list[Filled]:
+    """The rows with both templates filled; without one of a completion, theirs is empty.
 
     Raises:
         DataError: a column or value that a template needs is not there; prompts or completions that are empty or white space only.
     """
-    for name, template in (("prompt", prompt), ("completion", completion)):
+    templates = {name: template for name, template in (("prompt", prompt), ("completion", completion)) if template is not None}
+    for name, template in templates.items():
         try:
             template.columns(rows[0])
         except DataError as error:
             raise DataError(f"{part + ', ' if part else ''}{name}: {error.message}", hint=error.hint) from None
     where = f"{part} row" if part else "row"
-    texts = {"prompt": _render(rows, prompt, "prompt", where), "completion": _render(rows, completion, "completion", where)}
+    texts = {"completion": [""] * len(rows), **{name: _render(rows, template, name, where) for name, template in templates.items()}}
     return [Filled(*three) for three in zip(rows, texts["prompt"], texts["completion"], strict=True)]
 
 

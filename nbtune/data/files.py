@@ -1,10 +1,11 @@
-"""Tables from files: csv, tsv, jsonl, ndjson, json and parquet, each refused with the line that is wrong."""
+"""Tables from files: csv, tsv, jsonl, json, parquet and CoNLL, each refused with the line that is wrong; texts, cut into pieces."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -12,10 +13,12 @@ from typing import Any, Final
 from nbtune.data.rows import Row, plain_rows
 from nbtune.errors import DataError, did_you_mean
 
-__all__ = ["SUFFIXES", "find_file", "read_bytes"]
+__all__ = ["SUFFIXES", "find_file", "read_bytes", "read_folder", "text_pieces"]
 
 Parts = dict[str, Any]
 _LISTED: Final = 6
+_PIECE: Final = 1000
+_TEXTS: Final = (".txt", ".md")
 
 
 def read_bytes(raw: bytes, name: str) -> list[Row] | Parts:
@@ -171,6 +174,77 @@ def _read_parquet(raw: bytes, _suffix: str) -> list[Row]:
     return plain_rows(table.to_pylist())
 
 
+def _read_conll(raw: bytes, _suffix: str) -> list[Row]:
+    """A word a line with its columns, the tag last; an empty line between sentences."""
+    rows: list[Row] = []
+    lines: list[int] = []
+    words: list[str] = []
+    tags: list[str] = []
+    columns = 0
+    for number, line in enumerate([*_text(raw).split("\n"), ""], start=1):
+        cells = line.split()
+        if not cells or cells[0] == "-DOCSTART-":
+            if words:
+                rows.append({"tokens": words, "tags": tags})
+                words, tags = [], []
+            continue
+        columns = columns or len(cells)
+        if len(cells) != columns or columns < 2:  # noqa: PLR2004  a word and its tag
+            msg = f"line {number} has {len(cells)} columns" + (f", the first has {columns}" if len(cells) != columns else "")
+            raise DataError(msg, hint="write a word and its tag on each line, and an empty line between sentences")
+        if not words:
+            lines.append(number)
+        words.append(cells[0])
+        tags.append(cells[-1])
+    return plain_rows(rows, where="line", lines=lines)
+
+
+def _read_text(raw: bytes, _suffix: str) -> list[Row]:
+    return [{"text": piece} for piece in text_pieces(_text(raw))]
+
+
+def text_pieces(text: str) -> list[str]:
+    """The paragraphs of a text (empty lines stand between them), joined until a piece has 1,000 characters: what one row of it is."""
+    pieces: list[str] = []
+    open_piece = False
+    for paragraph in (part.strip("\n") for part in re.split(r"\n[ \t]*\n", text.replace("\r\n", "\n"))):
+        if not paragraph.strip():
+            continue
+        if open_piece:
+            pieces[-1] += "\n\n" + paragraph
+        else:
+            pieces.append(paragraph)
+        open_piece = len(pieces[-1]) < _PIECE
+    return pieces
+
+
+def _decoded(raw: bytes, name: str) -> str:
+    try:
+        return _text(raw)
+    except DataError as error:
+        raise DataError(f"{name}: {error.message}", hint=error.hint) from None
+
+
+def read_folder(folder: Path) -> list[Row] | None:
+    """The texts (txt, md) of a folder and those below it, in pieces, each with its `file`; None: it holds none.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _TEXTS and path.is_file())
+    rows: list[Row] = []
+    for path in files:
+        name = path.relative_to(folder).as_posix()
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            message = f"{name} cannot be read: {error.strerror or error}"
+            raise DataError(message, hint="check its permissions") from None
+        if raw.strip():
+            rows += [{"text": piece, "file": name} for piece in text_pieces(_decoded(raw, name))]
+    return rows or None
+
+
 _READERS: Final[dict[str, Callable[[bytes, str], list[Row] | Parts]]] = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
@@ -178,20 +252,25 @@ _READERS: Final[dict[str, Callable[[bytes, str], list[Row] | Parts]]] = {
     ".ndjson": _read_jsonl,
     ".json": _read_json,
     ".parquet": _read_parquet,
+    ".conll": _read_conll,
+    ".bio": _read_conll,
+    ".iob": _read_conll,
+    ".txt": _read_text,
+    ".md": _read_text,
 }
 SUFFIXES: Final[tuple[str, ...]] = tuple(_READERS)
 """The endings of the files that can be read."""
 
 
 def find_file(text: str, folder: Path | None) -> Path:
-    """The file that `text` names, relative to `folder` (left out: the working folder).
+    """The file, or the folder of texts, that `text` names, relative to `folder` (left out: the working folder).
 
     Raises:
-        DataError: there is none (the likeliest of its folder is named), or it is a folder.
+        DataError: there is none (the likeliest of its folder is named), or it is a folder without texts.
     """
     path = Path(text).expanduser()
     path = path if path.is_absolute() else (folder or Path.cwd()) / path
-    if path.is_dir():
+    if path.is_dir() and not any(item.suffix.lower() in _TEXTS for item in path.rglob("*")):
         names = _readable(path)
         hint = f"name a file in it: {', '.join(names[:_LISTED])}" if names else "name a csv, jsonl, json or parquet file"
         msg = f"{text} is a folder"

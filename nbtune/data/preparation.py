@@ -12,6 +12,8 @@ from nbtune.data.division import Division, divide
 from nbtune.data.examples import Example, Filled, example_key, fill
 from nbtune.data.labels import Kind, completion_texts, decide_kind
 from nbtune.data.readers import read
+from nbtune.data.rows import Row
+from nbtune.data.tags import fill_tagged, tags_of
 from nbtune.data.templates import Template
 from nbtune.errors import DataError, SpecError, did_you_mean
 from nbtune.spec import TaskSpec
@@ -23,7 +25,7 @@ _SHOWN: Final = 5
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a task holds beside its spec; `completion_of` is {label: completion}, sorted, empty for generation."""
+    """What a task holds beside its spec; `completion_of` is {label: completion}, sorted, of tagging {tag: tag}, else empty."""
 
     kind: Kind
     train: tuple[Example, ...]
@@ -42,32 +44,51 @@ def prepare(spec: TaskSpec, folder: Path | None) -> Prepared:
         DataError: data, a template or a split that cannot be used.
     """
     _refuse_contradictions(spec)
-    prompt, completion = _template("prompt", spec.prompt), _template("completion", spec.completion)
-    given = {part: fill(rows, prompt, completion, "" if part == "all" else part) for part, rows in read(spec.data, folder=folder).items()}
+    prompt = _template("prompt", spec.prompt)
+    completion = None if spec.completion is None else _template("completion", spec.completion)
+    given = _filled(spec, read(spec.data, folder=folder), prompt, completion)
     first = next(iter(given.values()))
     for name, template in (("prompt", prompt), ("completion", completion)):
-        _refuse_constant(name, template, first[0].row)
+        if template is not None:
+            _refuse_constant(name, template, first[0].row)
     learned = given.get("train") or given["all"]
     kind, notes = _kind(spec, learned)
     classes = kind == "classification"
     read_columns = list(prompt.columns(first[0].row).values())
-    columns = sorted({*read_columns, *completion.columns(first[0].row).values()})
+    columns = sorted({*read_columns, *(completion.columns(first[0].row).values() if completion is not None else ())})
     if classes:
         _refuse_labels(given, spec)
     division = divide(given, read_columns, columns, spec.split, by_label=classes)
-    texts, warnings = _completions(given, spec) if classes else ({}, _one_answer(learned))
+    texts, warnings = _completions(given, spec) if classes else ({}, _one_answer(learned) if completion is not None else ())
+    tags = tags_of(given, spec.labels) if kind == "tagging" else ()
     notes += _untrained(division, texts)
     warnings = (*division.warnings, *warnings, *(_contradictions(given) if classes else ()))
     parts = {part: _examples(part, rows, texts) for part, rows in division.parts.items()}
+    texts = texts or dict(zip(tags, tags, strict=True))
     return Prepared(kind, parts["train"], parts["dev"], parts["test"], texts, notes + division.notes, warnings)
+
+
+def _filled(
+    spec: TaskSpec, rows: Mapping[str, Sequence[Row]], prompt: Template, completion: Template | None
+) -> dict[str, Sequence[Filled]]:
+    """The rows of each part with their texts."""
+    names = {part: "" if part == "all" else part for part in rows}
+    if spec.kind == "tagging" and completion is not None:
+        return {part: fill_tagged(items, prompt, completion, names[part]) for part, items in rows.items()}
+    return {part: fill(items, prompt, completion, names[part]) for part, items in rows.items()}
 
 
 def _refuse_contradictions(spec: TaskSpec) -> None:
     if spec.chat is False and spec.system is not None:
         msg = "system is given, but chat: false leaves it out"
         raise SpecError(msg, hint="drop one of the two")
-    if spec.kind == "generation" and spec.labels is not None:
-        msg = "labels are given, but kind: generation has none"
+    if spec.kind == "text":
+        given = [name for name in ("completion", "system") if getattr(spec, name) is not None] + ["chat"] * (spec.chat is True)
+        if given:
+            msg = f"{given[0]} is given, but kind: text has none: the whole text is what the prompt says"
+            raise SpecError(msg, hint=f"drop {given[0]}, or use kind: generation")
+    if spec.kind in ("generation", "text") and spec.labels is not None:
+        msg = f"labels are given, but kind: {spec.kind} has none"
         raise SpecError(msg, hint="say kind: classification, or drop labels")
     if not spec.name.strip():
         msg = "name is empty"

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from nbtune.data.files import find_file, read_bytes
+from nbtune.data.files import find_file, read_bytes, read_folder
 from nbtune.data.rows import Row, plain_rows
 from nbtune.errors import DataError, did_you_mean
 
@@ -81,6 +81,12 @@ def _read_path(text: str, folder: Path | None) -> list[Row] | dict[str, Any]:
         msg = "no data is named"
         raise DataError(msg, hint="name a file, or bind a DataFrame")
     path = find_file(text, folder)
+    if path.is_dir():
+        rows = read_folder(path)
+        if rows is None:
+            msg = f"all texts in the folder {text} are empty"
+            raise DataError(msg, hint="check that they were saved")
+        return rows
     try:
         raw = path.read_bytes()
     except OSError as error:

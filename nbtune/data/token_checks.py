@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nbtune.data.encoding import Encoded, Encoder
+from nbtune.data.encoding import Encoded, Encoder, Tagging, Texts, pieces_of
 from nbtune.data.examples import Example
 from nbtune.data.findings import Finding, place, quoted
 
@@ -50,6 +50,12 @@ class Limit:
 
 def code(encoder: Encoder, examples: Sequence[Example]) -> list[Coded]:
     """The examples as tokens, nothing cut and nothing refused."""
+    if isinstance(encoder.reading, Texts):
+        wholes = (encoder.text(item.prompt) for item in examples)
+        return [Coded(item, whole, whole.num_trained) for item, whole in zip(examples, wholes, strict=True)]
+    if isinstance(encoder.reading, Tagging):
+        rows = (encoder.tagged(item.prompt, item.completion)[0] for item in examples)
+        return [Coded(item, row, row.num_trained) for item, row in zip(examples, rows, strict=True)]
     if encoder.reading is not None:
         return [Coded(item, encoder.labelled(item.prompt, str(item.label)), 1) for item in examples]
     ended = int(isinstance(encoder.tokenizer.eos_token_id, int))
@@ -59,6 +65,10 @@ def code(encoder: Encoder, examples: Sequence[Example]) -> list[Coded]:
 
 def token_findings(encoder: Encoder, rows: Sequence[Coded], limit: Limit) -> list[Finding]:
     """What there is to say of `rows`, which are trained (train) or asked during the training (dev)."""
+    if isinstance(encoder.reading, Texts):
+        return [*_doubled(encoder, rows), *_in_pieces(rows, limit), *_facts(encoder, limit)]
+    if isinstance(encoder.reading, Tagging):
+        return [*_wordless(rows), *_read_in_part(rows, limit)]
     if encoder.reading is not None:
         return [*_unreadable(encoder, rows), *_read_in_part(rows, limit)]
     return [
@@ -83,11 +93,24 @@ def _untrainable(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
     if blank:
         what = f"the prompt has no tokens in {_count(blank, rows)}, for one {blank[0].example.prompt!r:.60}"
         yield Finding("refuse", what, "there is nothing to answer: check the prompt template, or drop these rows", _places(blank))
-    begin = tokenizer.bos_token_id
+    yield from _doubled(encoder, rows)
+
+
+def _doubled(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
+    begin = encoder.tokenizer.bos_token_id
     doubled = [row for row in rows if begin is not None and row.whole.ids[:2] == (begin, begin)]
     if doubled:
         what = f"{_count(doubled, rows)} begin with two BOS tokens: the template and the tokenizer both add one"
-        yield Finding("refuse", what, f"take {tokenizer.bos_token!r} out of the prompt template or the data", _places(doubled))
+        yield Finding("refuse", what, f"take {encoder.tokenizer.bos_token!r} out of the prompt template or the data", _places(doubled))
+
+
+def _in_pieces(rows: Sequence[Coded], limit: Limit) -> Iterator[Finding]:
+    """Texts that are longer than a row."""
+    cut = [row for row in rows if len(row.whole.ids) > limit.tokens]
+    if cut:
+        pieces = sum(len(pieces_of(row.whole, limit.tokens)) for row in cut)
+        what = f"{_of(cut, rows)} more than {limit.tokens:,} tokens and are learnt in {pieces:,} pieces"
+        yield Finding("info", what, "nothing is lost; a larger max_length lets the model see more of a text at once", _places(cut))
 
 
 def _unreadable(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
@@ -97,6 +120,18 @@ def _unreadable(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
     if blank:
         what = f"the prompt has no tokens in {_count(blank, rows)}, for one {blank[0].example.prompt!r:.60}"
         yield Finding("refuse", what, "there is nothing to read: check the prompt template, or drop these rows", _places(blank))
+
+
+def _wordless(rows: Sequence[Coded]) -> Iterator[Finding]:
+    """Words for which the tokenizer has nothing."""
+    blank = [row for row in rows if not row.num_answer]
+    if blank:
+        what = f"no word has a token in {_count(blank, rows)}, for one {blank[0].example.prompt!r:.60}"
+        yield Finding("refuse", what, "there is nothing to read: drop these rows", _places(blank))
+    lost = [row for row in rows if 0 < row.num_answer < len(row.example.prompt.split(" "))]
+    if lost:
+        what = f"{_of(lost, rows)} words that the tokenizer leaves out: they are not trained, and are tagged as the first label"
+        yield Finding("warn", what, "look at these words: marks without width, or control characters", _places(lost))
 
 
 def _read_in_part(rows: Sequence[Coded], limit: Limit) -> Iterator[Finding]:

@@ -89,9 +89,10 @@ def estimate(method: str, *, model: Any = None, task: Task | None = None, **opti
         ModelError: the model cannot be found, or the method cannot adapt it.
         DataError: a row of the task cannot be trained on.
     """
-    from nbtune.objectives import source_for
+    from nbtune.objectives import objective_for, source_for
 
-    spec = get(method).spec.build(options)
+    chosen = get(method)
+    spec = chosen.spec.build({**options, "objective": objective_for(chosen, options, task)})
     source = source_for(spec.objective, model, task)
     first = first_ids(get(method), spec, source.config)
     return estimate_spec(method, spec, source, encoded(task, spec, source, first) if task is not None else None)

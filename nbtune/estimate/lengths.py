@@ -80,6 +80,6 @@ def _shape(rows: Sequence[Encoded], packed: bool, shared: bool) -> Shape:
     trained = sum(len(row.reads) for row in rows)
     if not packed or not shared:
         return Shape(tuple(len(row.ids) for row in rows), trained, packed)
-    inputs = [row.ids[: row.reads.stop] for row in rows]
+    inputs = [row.ids[: row.reads[-1] + 1] for row in rows]
     order, begins = alike(inputs)
     return Shape(tuple(len(inputs[number]) for number in order), trained, packed, tuple(begins))

@@ -24,8 +24,12 @@ _ROWS: Final = 32
 
 
 def engine_for(base: Base, encoder: Encoder, adapter: str | None = None) -> Engine:
-    """The engine that suits the base's head."""
-    return (Classifier if base.labels else Engine)(base, encoder, adapter)
+    """The engine that suits the base's head and how it reads."""
+    from nbtune.data.encoding import Tagging
+    from nbtune.inference.tagging import Tagger
+
+    kind = Engine if not base.labels else Tagger if isinstance(encoder.reading, Tagging) else Classifier
+    return kind(base, encoder, adapter)
 
 
 class Classifier(Engine):
@@ -50,7 +54,7 @@ class Classifier(Engine):
         Raises:
             ModelError: always.
         """
-        message = f"{self.base.name!r} has a head over {len(self.base.labels)} classes and writes no text"
+        message = f"{self.base.name!r} has a head over {len(self.base.labels)} labels and writes no text"
         raise ModelError(message, hint="ask for its labels: run.predict(rows), or scoring sum")
 
     def logits(self, prompt: str) -> torch.Tensor:

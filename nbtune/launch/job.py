@@ -100,7 +100,7 @@ def _retained(job: Job) -> Retained | None:
     from nbtune.methods import first_ids
     from nbtune.training.forgetting import Retained
 
-    if job.spec.objective != "sft":
+    if job.spec.objective not in ("sft", "clm"):
         message = f"retain asks a model to write, and objective {job.spec.objective} gives it another head"
         raise SpecError(message, hint="leave retain out, or use objective sft")
     return Retained.of(job.spec.retain, first_ids(job.method, job.spec, job.source.config))

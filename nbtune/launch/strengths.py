@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from nbtune.inference import Engine
     from nbtune.models.base import Base
     from nbtune.store import RunFolder
     from nbtune.task import Task
+    from nbtune.training.evaluation import Evaluator
 
 __all__ = ["strength_curve"]
 
@@ -25,7 +27,6 @@ def strength_curve(folder: RunFolder, task: Task, strengths: Sequence[float], *,
     import pandas as pd
 
     from nbtune.models.strength import at_strength
-    from nbtune.training.evaluation import answers
     from nbtune.training.forgetting import Retained
 
     values = [float(value) for value in strengths]
@@ -37,18 +38,38 @@ def strength_curve(folder: RunFolder, task: Task, strengths: Sequence[float], *,
         raise RunError(f"task {task.name!r} has no dev rows to score on", hint="give it some: split: {dev: 0.1}")
     engine = engine_of(folder, task)
     asked = Retained.of(retain or folder.spec.get("retain") or GENERAL, engine.encoder.first) if not engine.base.labels else None
-    examples = task.dev[:max_rows]
-    expected = [item.label if item.label is not None else item.completion.strip() for item in examples]
+    dev = _dev(folder, task, engine, max_rows)
     untouched = _untouched(folder, engine.base)
     rows = []
     for value in values:
         with at_strength(engine.base, folder.id, value, untouched):
-            score = task.metric.score(answers(engine, task, [item.prompt for item in examples]), expected)
-            row: dict[str, Any] = {"strength": value, task.metric.name: score}
+            row: dict[str, Any] = {"strength": value, task.metric.name: dev.score()}
             if asked is not None:
                 row["retained_loss"] = asked.loss(engine.base, folder.id)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _dev(folder: RunFolder, task: Task, engine: Engine, max_rows: int) -> Evaluator:
+    """What scores the dev rows as a training does."""
+    from nbtune.data.encoding import encode_rows
+    from nbtune.models.families import can_pack
+    from nbtune.objectives import get
+    from nbtune.training.evaluation import Evaluator
+
+    examples = task.dev[:max_rows]
+    rows, _ = encode_rows(engine.encoder, examples, max_length=folder.spec["max_length"]) if task.metric.of_loss else ([], 0)
+    return Evaluator(
+        task=task,
+        base=engine.base,
+        adapter=folder.id,
+        encoder=engine.encoder,
+        objective=get(folder.spec["objective"]),
+        examples=examples,
+        rows=tuple(rows),
+        packed=can_pack(engine.base.config),
+        num_samples=0,
+    )
 
 
 def _untouched(folder: RunFolder, base: Base) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from nbtune.errors import DataError, SpecError, did_you_mean
 __all__ = ["METRICS", "Metric", "RowScore", "metric_of"]
 
 RowScore = Callable[[str, str], float]
-Kind = Literal["generation", "classification"]
+Kind = Literal["generation", "classification", "tagging", "text"]
 
 METRICS: Final[dict[str, tuple[Kind, ...]]] = {
     "accuracy": ("classification",),
@@ -23,15 +23,18 @@ METRICS: Final[dict[str, tuple[Kind, ...]]] = {
     "rouge1": ("generation",),
     "rouge2": ("generation",),
     "rougeL": ("generation",),
+    "span_f1": ("tagging",),
+    "word_accuracy": ("tagging",),
+    "perplexity": ("text",),
 }
 """The metrics by name, and the kinds of task each is for."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: `rows` scores each row, `score` all of them; more is better.
+    """A metric: `rows` scores each row, `score` all of them; more is better, but for perplexity, which compares no texts: `of_loss`.
 
-    `binary` says that a row's score is 0 or 1; `by_class` that the score is no mean of rows (macro_f1). Outer spaces of
+    `binary` says that a row's score is 0 or 1; `by_class` that the score is no mean of rows (macro_f1, span_f1). Outer spaces of
     outputs and answers never count in the built-in ones; a user's function gets both as they are.
     """
 
@@ -39,9 +42,10 @@ class Metric:
     binary: bool
     function: RowScore
     by_class: bool = False
+    of_loss: bool = False
 
     def rows(self, outputs: Sequence[str], expected: Sequence[str]) -> list[float]:
-        """The score of each row; for macro_f1, which has none, whether the row is right.
+        """The score of each row; for macro_f1 and span_f1, which have none, whether the row is right.
 
         Raises:
             DataError: unequal lengths; a user's function fails or gives no finite number (says on which row, from 0).
@@ -50,7 +54,7 @@ class Metric:
         return [_row_score(self.function, self.name, row, *pair) for row, pair in enumerate(zip(outputs, expected, strict=True))]
 
     def score(self, outputs: Sequence[str], expected: Sequence[str]) -> float:
-        """The mean of the rows; for macro_f1 the mean of the F1 of each class that `expected` holds.
+        """The mean of the rows; for macro_f1 the mean of the F1 of each class that `expected` holds, for span_f1 seqeval's over all spans.
 
         Raises:
             DataError: as `rows`; and no rows at all.
@@ -60,21 +64,26 @@ class Metric:
             raise DataError(msg, hint="give at least one row")
         if self.by_class:
             _refuse_unequal(outputs, expected)
-            return _macro_f1(outputs, expected)
+            return _OF_ALL[self.name](outputs, expected)
         scores = self.rows(outputs, expected)
         return math.fsum(scores) / len(scores)
 
 
-def metric_of(metric: str | RowScore | None, kind: Kind) -> Metric:
-    """The metric of a name, or of a function (output, expected) -> number; None: accuracy, or exact_match for generation.
+def metric_of(metric: str | RowScore | None, kind: Kind, labels: Sequence[str] = ()) -> Metric:
+    """The metric of a name, or of a function (output, expected) -> number; None: what is usual for the kind.
 
     Raises:
         SpecError: an unknown name, or a metric that is not for this kind of task.
     """
     if metric is None:
-        metric = "accuracy" if kind == "classification" else "exact_match"
+        spans = any(label.startswith("B-") for label in labels)
+        usual = {"classification": "accuracy", "generation": "exact_match", "text": "perplexity"}
+        metric = usual.get(kind, "span_f1" if spans else "word_accuracy")
     if isinstance(metric, Metric):
         return metric
+    if kind == "text" and metric != "perplexity":
+        msg = f"{metric if isinstance(metric, str) else _name(metric)} is not a metric of text, which has no answers"
+        raise SpecError(msg, hint="leave metric out: it is perplexity")
     if callable(metric):
         return Metric(_name(metric), binary=False, function=metric)
     if not isinstance(metric, str):
@@ -85,10 +94,13 @@ def metric_of(metric: str | RowScore | None, kind: Kind) -> Metric:
         msg = f"unknown metric {metric!r}"
         raise SpecError(msg, hint=f"did you mean {near!r}?" if near else did_you_mean(metric, METRICS))
     if kind not in METRICS[metric]:
-        instead = "exact_match" if kind == "generation" else "accuracy or macro_f1"
+        instead = {"generation": "exact_match", "tagging": "span_f1 or word_accuracy"}.get(kind, "accuracy or macro_f1")
         msg = f"{metric} is not a metric of {kind}"
         raise SpecError(msg, hint=f"say {instead}")
-    return Metric(metric, binary=not metric.startswith("rouge"), function=_FUNCTIONS[metric], by_class=metric == "macro_f1")
+    if metric == "perplexity":
+        return Metric(metric, binary=False, function=_nothing_to_compare, of_loss=True)
+    binary = not metric.startswith("rouge") and metric != "word_accuracy"
+    return Metric(metric, binary=binary, function=_FUNCTIONS[metric], by_class=metric in _OF_ALL)
 
 
 def _name(function: Callable[..., Any]) -> str:
@@ -113,6 +125,11 @@ def _row_score(function: RowScore, name: str, row: int, output: str, expected: s
     return value
 
 
+def _nothing_to_compare(_output: str, _expected: str) -> float:
+    msg = "perplexity is told from a loss, and compares no texts"
+    raise DataError(msg, hint="see the run's history and summary")
+
+
 def _equal(output: str, expected: str) -> float:
     return float(output.strip() == expected.strip())
 
@@ -124,6 +141,21 @@ def _macro_f1(outputs: Sequence[str], expected: Sequence[str]) -> float:
     # Only classes that occur in `expected`: else each new wrong text that a model writes would count as one more class.
     classes = sorted(set(truth))
     return float(f1_score(truth, [text.strip() for text in outputs], labels=classes, average="macro", zero_division=0))
+
+
+def _span_f1(outputs: Sequence[str], expected: Sequence[str]) -> float:
+    from seqeval.metrics import f1_score
+
+    return float(f1_score([text.split(" ") for text in expected], [text.split(" ") for text in outputs], zero_division=0))
+
+
+def _words_right(output: str, expected: str) -> float:
+    pairs = list(zip(output.split(" "), expected.split(" "), strict=True))
+    return sum(one == other for one, other in pairs) / len(pairs)
+
+
+_OF_ALL: Final[dict[str, Callable[[Sequence[str], Sequence[str]], float]]] = {"macro_f1": _macro_f1, "span_f1": _span_f1}
+"""Scores that are no mean of rows."""
 
 
 class _Words:
@@ -154,6 +186,8 @@ _FUNCTIONS: Final[dict[str, RowScore]] = {
     "accuracy": _equal,
     "macro_f1": _equal,
     "exact_match": _equal,
+    "span_f1": _equal,
+    "word_accuracy": _words_right,
     "rouge1": _rouge("rouge1"),
     "rouge2": _rouge("rouge2"),
     "rougeL": _rouge("rougeL"),

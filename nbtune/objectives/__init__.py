@@ -8,16 +8,18 @@ from nbtune.errors import SpecError
 from nbtune.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from nbtune.data.batches import Batch
-    from nbtune.data.encoding import Encoder, Reading
+    from nbtune.data.encoding import Encoder, Reading, Tagging, Texts
     from nbtune.models.loading import Source
     from nbtune.spec import FinetuneSpec
     from nbtune.task import Task
 
-__all__ = ["Objective", "encoder_for", "get", "names", "source_for"]
+__all__ = ["Objective", "encoder_for", "get", "names", "objective_for", "source_for"]
 
 
 class Objective(Protocol):
@@ -38,8 +40,8 @@ class Objective(Protocol):
             ModelError: the model cannot be given such a head.
         """
 
-    def reading(self, task: Task, spec: FinetuneSpec, config: PretrainedConfig) -> Reading | None:
-        """How a text is read for its class; None: something is written.
+    def reading(self, task: Task, spec: FinetuneSpec, config: PretrainedConfig) -> Reading | Tagging | Texts | None:
+        """How a text is read for its class or its words for their tags, or how it is cut; None: an answer is written.
 
         Raises:
             SpecError: an option that does not suit the model.
@@ -49,7 +51,7 @@ class Objective(Protocol):
         """The loss summed over what is weighed (a 0-d tensor, float32), and the weight, so that a step normalises over all of it."""
 
 
-_FILES: Final = {"sft": "sft", "classification": "classification"}
+_FILES: Final = {"sft": "sft", "classification": "classification", "tagging": "tagging", "clm": "clm"}
 _OBJECTIVES: Final = Registry[Objective]("objective", "nbtune.objectives", _FILES, "OBJECTIVE")
 
 
@@ -65,6 +67,13 @@ def get(name: str) -> Objective:
         SpecError: there is none of that name.
     """
     return _OBJECTIVES.get(name)
+
+
+def objective_for(method: Any, options: Mapping[str, Any], task: Task | None) -> str:
+    """The objective that is said, or the method's own; where that is sft and the task is none of answers, what suits its kind."""
+    chosen = str(options.get("objective") or method.spec.model_fields["objective"].default)
+    suits = {"text": "clm", "tagging": "tagging"}.get(task.kind if task is not None else "", chosen)
+    return suits if chosen == "sft" and "objective" not in options else chosen
 
 
 def source_for(objective: str, model: Any, task: Task | None) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from nbtune.errors import SpecError
 from nbtune.models.attention import attending, rows_apart
 from nbtune.models.catalogue import DEFAULT_DECODER
 from nbtune.models.readout import readout
@@ -28,7 +29,14 @@ class Sft:
     model: ClassVar[str] = DEFAULT_DECODER
 
     def source(self, source: Source, task: Task) -> Source:
-        """The model as it is: it writes already."""
+        """The model as it is: it writes already.
+
+        Raises:
+            SpecError: the task has no answers.
+        """
+        if task.kind in ("text", "tagging"):
+            message = f"objective sft learns answers, and task {task.name!r} is of kind {task.kind}, which has none"
+            raise SpecError(message, hint=f"use objective {'clm' if task.kind == 'text' else 'tagging'}")
         return source
 
     def reading(self, task: Task, spec: FinetuneSpec, config: PretrainedConfig) -> None:

@@ -261,7 +261,7 @@ class ActivationCache:
         """What the file holds, and what it was computed from; `first` are the states of the first group."""
         digest = hashlib.sha256()
         for row in self.rows:
-            digest.update(f"{row.reads}:{row.ids}\n".encode())
+            digest.update(f"{list(row.reads)}:{row.ids}\n".encode())
         return {
             "model": self.base.name,
             "quantization": self.base.quantization,
@@ -348,7 +348,7 @@ class ActivationCache:
     def _count(self, row: int) -> int:
         if self.head_only:
             return len(self.rows[row].reads)
-        return self.rows[row].reads.stop if self.packed and self.shared else len(self.rows[row].ids)
+        return self.rows[row].reads[-1] + 1 if self.packed and self.shared else len(self.rows[row].ids)
 
     @contextmanager
     def _watching(self, seen: Callable[[Any], None]) -> Iterator[None]:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 from nbtune.data.batches import collate
 from nbtune.events import Evaluation, Event, Sample
 from nbtune.inference import Decoding, Engine, engine_for
+from nbtune.inference.tagging import Tagger
 
 if TYPE_CHECKING:
     from nbtune.data.encoding import Encoded, Encoder
     from nbtune.models.base import Base
     from nbtune.objectives import Objective
     from nbtune.task import Example, Task
+
+_MOST_NATS: Final = 80.0
+_BEGUN: Final = 24
+"""Words of a text after which a sample goes on, and tokens that it writes."""
+_CONTINUED: Final = 30
 
 __all__ = ["Evaluator", "answers", "best_label", "decoding_for"]
 
@@ -32,6 +41,8 @@ def decoding_for(task: Task, encoder: Encoder, max_new_tokens: int | None = None
 
 def answers(engine: Engine, task: Task, prompts: Sequence[str]) -> list[str]:
     """The model's answers to a task's prompts: the likeliest label, or what it generates."""
+    if isinstance(engine, Tagger):
+        return engine.tags(prompts)
     if task.kind == "classification":
         scores = engine.score(prompts, [task.completion_of[label] for label in task.labels])
         return [task.labels[best_label([value for value, _ in row])] for row in scores]
@@ -41,6 +52,15 @@ def answers(engine: Engine, task: Task, prompts: Sequence[str]) -> list[str]:
 def best_label(scores: Sequence[float]) -> int:
     """The place of the highest score, the first of equals."""
     return max(range(len(scores)), key=scores.__getitem__)
+
+
+def _begun(text: str) -> tuple[str, str]:
+    """The beginning of a text, at most half of it, and as much of what follows as a sample shows."""
+    words = list(re.finditer(r"\S+", text))
+    at = words[min(_BEGUN, len(words) // 2)].start() if words else 0
+    begin = text[:at].rstrip() or text
+    rest = re.finditer(r"\S+", text[len(begin) :])
+    return begin, " ".join(match.group() for match in itertools.islice(rest, _CONTINUED))
 
 
 @dataclass(frozen=True)
@@ -64,8 +84,8 @@ class Evaluator:
             return
         began = time.perf_counter()
         loss = self._loss()
-        outputs = self._outputs(self.examples)
-        score = self.task.metric.score(outputs, [self._expected(item) for item in self.examples])
+        outputs = [] if self.task.metric.of_loss else self._outputs(self.examples)
+        score = self._score(loss, outputs)
         yield Evaluation(
             step=step,
             epoch=epoch,
@@ -74,12 +94,39 @@ class Evaluator:
             num_rows=len(self.rows),
             seconds=time.perf_counter() - began,
         )
-        if samples:
+        if samples and self.task.metric.of_loss:
+            yield from self.samples(step)
+        elif samples:
             yield from self._told(step, outputs)
 
+    def score(self) -> float:
+        """The task's metric on the dev rows."""
+        return self._score(self._loss(), []) if self.task.metric.of_loss else self._score(0.0, self._outputs(self.examples))
+
+    def _score(self, loss: float, outputs: Sequence[str]) -> float:
+        if self.task.metric.of_loss:
+            return math.exp(min(loss, _MOST_NATS))
+        return self.task.metric.score(outputs, [self._expected(item) for item in self.examples])
+
+    def before(self) -> Iterator[Event]:
+        """A look at the base as it was loaded: with what is trained off, and without the ids that a soft prompt puts in front."""
+        rows = tuple(row.without(len(self.encoder.first)) for row in self.rows)
+        adapter = None if self.base.has_adapter(self.adapter or "") else self.adapter
+        yield from replace(self, rows=rows, adapter=adapter).look(0, 0.0, samples=False)
+
     def samples(self, step: int) -> Iterator[Event]:
-        """The first few dev rows, answered."""
+        """The first few dev rows, answered; of texts, how they go on after their first words."""
+        if self.task.metric.of_loss:
+            yield from self._continued(step)
+            return
         yield from self._told(step, self._outputs(self.examples[: self.num_samples]))
+
+    def _continued(self, step: int) -> Iterator[Event]:
+        cut = [(item, *_begun(item.prompt)) for item in self.examples[: self.num_samples]]
+        engine = engine_for(self.base, self.encoder, self.adapter)
+        outputs = engine.generate([begin for _, begin, _ in cut], Decoding(_CONTINUED)) if cut else []
+        for (item, begin, rest), output in zip(cut, outputs, strict=True):
+            yield Sample(step=step, row=item.index, prompt=begin, output=output.strip(), expected=rest)
 
     def _told(self, step: int, outputs: Sequence[str]) -> Iterator[Event]:
         for item, output in zip(self.examples[: self.num_samples], outputs, strict=False):

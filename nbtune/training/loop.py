@@ -152,6 +152,7 @@ class Training:
             yield Note(level="info", text=text)
 
     def _train(self) -> Iterator[Event]:
+        yield from self._look_before()
         yield from self._boundary(regular=False)  # what was asked while the run was prepared
         self._resident = time.perf_counter() - self.state.seconds
         while self.state.step < self.total_steps and not self._over:
@@ -303,13 +304,23 @@ class Training:
             if not isinstance(event, Evaluation):
                 yield event
                 continue
-            score = -event.loss if spec.metric_for_best_model == "loss" else next(iter(event.metrics.values()))
+            of_loss = spec.metric_for_best_model == "loss" or self.evaluator.task.metric.of_loss
+            score = -event.loss if of_loss else next(iter(event.metrics.values()))
             best = state.is_better(score, spec.early_stopping_threshold)
-            state.scores = {"eval_loss": event.loss, **{f"eval_{name}": value for name, value in event.metrics.items()}}
+            state.scores = event.scores
             yield replace(event, best=best, train_loss=state.take_interval())
             if spec.early_stopping_patience and state.looks_since_best >= spec.early_stopping_patience and not self._last:
                 self._early = f"no better look at dev since step {state.best_step}"
                 yield Note(level="info", text=f"ended early at step {state.step}: {self._early}")
+
+    def _look_before(self) -> Iterator[Event]:
+        """At texts: what the base makes of them, which a run's figures say nothing without."""
+        if not self.evaluator.task.metric.of_loss or self.state.step or self.state.before:
+            return
+        for event in self.evaluator.before():
+            if isinstance(event, Evaluation):
+                self.state.before = event.scores
+            yield event
 
     # Checkpoints
 
@@ -373,12 +384,8 @@ class Training:
         summary = {
             "trainable_parameters": started.trainable_parameters,
             "total_parameters": started.total_parameters,
-            "steps": step,
-            "num_tokens": state.num_tokens,
-            "seconds": state.seconds,
+            **state.summary(),
             "peak_memory_bytes": self._forecast.memory.bytes(),
-            "scores": state.scores,
-            "best_step": state.best_step,
             "checkpoint_step": kept,
             **({"ended_early": self._early} if self._early else {}),
         }

@@ -16,7 +16,7 @@ class State:
     There is no random state to keep: what is random in a micro-batch is drawn from (seed, step, its first row), and a step's rows from
     (seed, epoch). `micro_rows` is the batch size that still fits (an out-of-memory halves it); the bits depend on `threads`, torch's, and
     on `cached`, whether frozen blocks were computed once. `interval_*` sum the loss since the last look at dev; `best` is the best score
-    so far, the higher the better.
+    so far, the higher the better. `before` are the scores of the base, where a task is measured by its loss.
     """
 
     step: int = 0
@@ -31,6 +31,7 @@ class State:
     best_step: int | None = None
     looks_since_best: int = 0
     scores: dict[str, float] = field(default_factory=dict)
+    before: dict[str, float] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, float] = field(default_factory=dict)
 
@@ -38,6 +39,17 @@ class State:
     def of(cls, saved: dict[str, Any]) -> Self:
         """The state in a checkpoint's state.json."""
         return cls(**{item.name: saved[item.name] for item in fields(cls) if item.name in saved})
+
+    def summary(self) -> dict[str, Any]:
+        """Its part of a run's summary."""
+        told = {
+            "steps": self.step,
+            "num_tokens": self.num_tokens,
+            "seconds": self.seconds,
+            "scores": self.scores,
+            "best_step": self.best_step,
+        }
+        return {"steps": self.step, **told, **({"scores_before": self.before} if self.before else {})}
 
     def to_json(self) -> dict[str, Any]:
         """What state.json keeps."""

@@ -141,7 +141,7 @@ def test_the_demo_data_is_there(name):
         ("path.json", '{"train": "other.csv"}', "no list of rows"),
         ("deep.json", "[" * 100_000, "nested too deeply"),
         ("no.parquet", "PAR1", "not a parquet file"),
-        ("a.txt", "text", "cannot read files that end in '.txt'"),
+        ("a.xls", "text", "cannot read files that end in '.xls'"),
         ("noending", "text", "no ending"),
     ],
 )

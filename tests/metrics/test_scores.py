@@ -87,11 +87,12 @@ def test_a_result_that_is_no_finite_number_is_refused(value):
 def test_defaults_follow_the_kind():
     assert metric_of(None, "classification").name == "accuracy"
     assert metric_of(None, "generation").name == "exact_match"
+    assert metric_of(None, "text").name == "perplexity"
 
 
 def test_which_metrics_are_binary():
     binary = {name for name, kinds in METRICS.items() if metric_of(name, kinds[0]).binary}
-    assert binary == {"accuracy", "macro_f1", "exact_match"}
+    assert binary == {"accuracy", "macro_f1", "exact_match", "span_f1"}
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,13 @@ def _small_figures(progress: Progress) -> list[tuple[str, str]]:
                 in_use(progress.summary.get("peak_memory_bytes") or progress.peak_memory_bytes, progress.expected_memory_bytes),
             ),
         ]
+    if before := progress.summary.get("scores_before"):
+        after = progress.summary.get("scores", {})
+        pairs += [
+            (f"{name.removeprefix('eval_').capitalize()} of dev", f"{figure(value)} before, {figure(after.get(name))} after")
+            for name, value in before.items()
+            if name != "eval_loss"
+        ]
     if kept := progress.summary.get("retained"):
         pairs.append(("Retained loss", f"{figure(kept['loss_before'])} before, {figure(kept['loss_after'])} after"))
     if progress.started:
