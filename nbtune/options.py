@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -179,11 +179,11 @@ def nested(spec: type[Spec]) -> BeforeValidator:
     return BeforeValidator(build)
 
 
-def unless(other: str, value: str) -> BeforeValidator:
-    """The field, whose default is validated, may be left out where `other`, declared before it, is `value`; elsewhere it is missing."""
+def unless(allowed: Callable[[Mapping[str, Any]], bool]) -> BeforeValidator:
+    """The field, whose default is validated, may be left out where the fields declared before it are `allowed`; elsewhere it is missing."""
 
     def check(given: Any, info: ValidationInfo) -> Any:
-        if given is None and info.data.get(other) != value:
+        if given is None and not allowed(info.data):
             raise PydanticCustomError("missing", "Field required")
         return given
 

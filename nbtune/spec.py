@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -32,6 +33,10 @@ class SplitSpec(Spec):
     seed: int = option(0, "seed of the split", ge=0, le=SEED_LIMIT)
 
 
+def _has_no_answer(said: Mapping[str, Any]) -> bool:
+    return said.get("kind") == "text" or said.get("prompt") is None
+
+
 class TaskSpec(Spec):
     """`%%task`: what to learn."""
 
@@ -47,9 +52,14 @@ class TaskSpec(Spec):
         ...,
         "path (csv, jsonl, json, parquet, conll, txt, md, or a folder of texts), a DataFrame, list or Dataset, or {train:, dev:, test:}",
     )
-    prompt: str = option(..., "template of the input, with {{ column }}; of kind text the whole text")
-    completion: Annotated[str | None, unless("kind", "text"), Field(validate_default=True)] = option(
+    prompt: str | None = option(
+        None, "template of the input, with {{ column }}; of kind text the whole text; left out: by the layout of the rows, see format"
+    )
+    completion: Annotated[str | None, unless(_has_no_answer), Field(validate_default=True)] = option(
         None, "template of the answer to learn, with {{ column }}; most models want it to start with a space; kind text has none"
+    )
+    format: Literal["auto", "messages", "sharegpt", "prompt-completion", "alpaca", "text"] = option(
+        "auto", "how rows are laid out that no prompt is written for; auto: by their columns"
     )
     labels: Words | None = option(None, "the classes, where the data does not show them all (as completions without outer spaces)")
     metric: Any = option(
@@ -58,7 +68,9 @@ class TaskSpec(Spec):
         "(output, expected) -> number",
     )
     split: Annotated[SplitSpec, nested(SplitSpec)] = option(SplitSpec(), "{dev: 0.1, test: 0.2, seed: 0}")
-    chat: Literal["auto", True, False] = option("auto", "use the model's chat template; auto: where a system text is given")
+    chat: Literal["auto", True, False] = option(
+        "auto", "use the model's chat template; auto: where system is given, or rows are conversations"
+    )
     system: str | None = option(None, "system text of the chat template")
 
 

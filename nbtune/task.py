@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from nbtune.data.conversations import asked
 from nbtune.data.examples import Example
 from nbtune.data.preparation import Prepared, prepare
 from nbtune.data.rows import plain_value
@@ -57,7 +58,7 @@ class Task:
         self,
         *,
         data: Any,
-        prompt: str,
+        prompt: str | None = None,
         completion: str | None = None,
         name: str = "task",
         kind: Literal["generation", "classification", "tagging", "text"] | None = None,
@@ -65,10 +66,19 @@ class Task:
         chat: Literal["auto"] | bool = "auto",
         labels: Iterable[str] | None = None,
         split: Mapping[str, Any] | SplitSpec | None = None,
+        format: str = "auto",  # noqa: A002  the key of %%task
         system: str | None = None,
         folder: Path | None = None,
     ) -> None:
-        values: dict[str, Any] = {"name": name, "kind": kind, "data": data, "prompt": prompt, "completion": completion, "metric": metric}
+        values: dict[str, Any] = {
+            "name": name,
+            "kind": kind,
+            "data": data,
+            "prompt": prompt,
+            "completion": completion,
+            "metric": metric,
+            "format": format,
+        }
         values |= {"chat": chat, "system": system, "labels": list(labels) if labels is not None and not isinstance(labels, str) else labels}
         if split is not None:
             values["split"] = split
@@ -89,7 +99,8 @@ class Task:
         if isinstance(spec.metric, str):  # a misspelt name is said before any data is read
             metric_of(spec.metric, spec.kind or METRICS.get(spec.metric, ("generation",))[0])
         prepared = prepare(spec, folder)
-        self._hold(spec, prepared, metric_of(spec.metric, prepared.kind, tuple(prepared.completion_of)))
+        metric = "rougeL" if spec.metric is None and prepared.spec.format == "messages" else spec.metric
+        self._hold(prepared.spec, prepared, metric_of(metric, prepared.kind, tuple(prepared.completion_of)))
 
     def _hold(self, spec: TaskSpec, prepared: Prepared, metric: Metric) -> None:
         self.spec = spec
@@ -102,7 +113,7 @@ class Task:
         self.notes, self.warnings = prepared.notes, prepared.warnings
         self.system = spec.system
         self.chat = spec.chat
-        self._prompt = Template(spec.prompt)
+        self._prompt = Template(str(spec.prompt))
 
     def __repr__(self) -> str:
         labels = f", {len(self.labels)} labels" if self.labels else ""
@@ -111,8 +122,12 @@ class Task:
 
     @property
     def uses_chat(self) -> bool:
-        """Whether prompts go through the model's chat template; "auto": where a system text is given."""
-        return self.system is not None if self.chat == "auto" else bool(self.chat)
+        """Whether prompts go through the model's chat template; "auto": where a system text is given, or rows are conversations."""
+        return self.system is not None or self._talks if self.chat == "auto" else bool(self.chat)
+
+    @property
+    def _talks(self) -> bool:
+        return self.spec.format == "messages"
 
     @property
     def fingerprint(self) -> str:
@@ -127,6 +142,8 @@ class Task:
         Raises:
             DataError: a column is lacking, a value is None, the prompt comes out empty, a text where the prompt reads several columns.
         """
+        if isinstance(row, str) and self._talks:
+            row = {"messages": [{"role": "user", "content": row}]}
         if isinstance(row, str):
             if len(self._prompt.fields) != 1:
                 msg = f"the prompt reads {len(self._prompt.fields)} columns ({', '.join(self._prompt.fields)}), one text cannot fill them"
@@ -135,6 +152,8 @@ class Task:
         elif not isinstance(row, Mapping):
             msg = f"a row is a dict or a text, not {type(row).__name__}"
             raise DataError(msg, hint='for instance {"text": "..."}')
+        if self._talks:
+            return asked(row)
         if self.kind == "tagging":
             return " ".join(words_of(row, self._prompt, "a row"))
         text = self._prompt.render({str(name): plain_value(value) for name, value in row.items()})
@@ -223,9 +242,11 @@ class Task:
             msg = f"{folder}/task.json lacks {error}"
             raise DataError(msg, hint="save the task again") from None
         examples = read_examples(Path(folder) / "data.parquet")
+        if spec.format == "messages":
+            examples = tuple(replace(item, prompt=asked(item.row)) for item in examples)
         train, dev, test = (tuple(item for item in examples if item.split == part) for part in ("train", "dev", "test"))
         task = cls.__new__(cls)
-        prepared = Prepared(record["spec"]["kind"], train, dev, test, completion_of, notes, warnings)
+        prepared = Prepared(spec, record["spec"]["kind"], train, dev, test, completion_of, notes, warnings)
         task._hold(spec, prepared, found)  # noqa: SLF001  # our own, made above
         if task.fingerprint != record.get("fingerprint"):
             msg = f"{folder} holds other rows than were saved"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, cast
 
 from nbtune.approaches.base import Approach, Setting
+from nbtune.data.conversations import Conversation, with_shots
 from nbtune.errors import SpecError
 from nbtune.spec import SEED_LIMIT, Spec, option
 
@@ -41,6 +42,9 @@ class FewShot:
             SpecError: there are fewer training rows than `k`, or `balanced` where there are no labels.
         """
         shots = choose(task, options)
+        if isinstance(shots[0].prompt, Conversation):
+            pairs = [(cast("Conversation", shot.prompt), shot.completion) for shot in shots]
+            return Approach(label, task, setting.engine(task), lambda prompt: with_shots(pairs, cast("Conversation", prompt)))
         before = "".join(shot.prompt + shot.completion + BETWEEN for shot in shots)
         return Approach(label, task, setting.engine(task), lambda prompt: before + prompt)
 

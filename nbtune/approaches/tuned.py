@@ -58,7 +58,7 @@ class Tuned:
             label,
             task,
             engine,
-            str,
+            lambda prompt: prompt,
             run_id=run.id,
             trainable_parameters=int(known.get("trainable_parameters", 0)),
             train_seconds=float(known.get("seconds", 0.0)),

@@ -28,7 +28,7 @@ class ZeroShot:
 
     def make(self, task: Task, options: ZeroShotSpec, setting: Setting, label: str) -> Approach:
         """The base, asked with the task's own prompt."""
-        return Approach(label, task, setting.engine(task), str)
+        return Approach(label, task, setting.engine(task), lambda prompt: prompt)
 
 
 KIND: Final = ZeroShot()

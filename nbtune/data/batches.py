@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from nbtune.data.encoding import Encoded
+    from nbtune.data.encoded import Encoded
 
 __all__ = [
     "Batch",

@@ -61,14 +61,14 @@ def content_findings(task: Task, *, near: bool = True) -> list[Finding]:
     if task.kind == "text":
         return found
     found += _contradictions(rows, classes=task.kind == "classification")
-    if task.kind != "tagging":
+    if task.kind != "tagging" and task.spec.format != "messages":
         found += _labels_given_away(task, rows) if task.kind == "classification" else _answers_given_away(task, rows)
     return [*found, *_imbalance(task)]
 
 
 def _rows(task: Task, *, near: bool) -> _Rows:
     examples = (*task.train, *task.dev, *task.test)
-    contents = contents_of(examples, _columns(task.spec.prompt, examples[0]) if examples else ())
+    contents = contents_of(examples, _columns(str(task.spec.prompt), examples[0]) if examples else ())
     groups = equal_groups(contents)
     if near and len(examples) <= MOST_COMPARED:
         alike = near_duplicate_groups(contents)
@@ -179,7 +179,7 @@ def _answers_given_away(task: Task, rows: _Rows) -> Iterator[Finding]:
 
 def _mend(task: Task, rows: _Rows) -> str:
     """What to do where the prompt reads every column that the answer is made of."""
-    asked, told = (_columns(source, rows.examples[0]) for source in (task.spec.prompt, task.spec.completion or ""))
+    asked, told = (_columns(source, rows.examples[0]) for source in (task.spec.prompt or "", task.spec.completion or ""))
     named = ", ".join(f"{{{{ {name} }}}}" for name in told)
     return f"the prompt reads {named}, which the completion is made of: take it out of the prompt" if set(told) <= set(asked) else ""
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nbtune.data.content_checks import content_findings
-from nbtune.data.encoding import Encoded, Encoder, Reading, Tagging, Texts, pieces_of
+from nbtune.data.encoded import Encoded, Reading, Tagging, Texts, pieces_of
+from nbtune.data.encoding import Encoder
 from nbtune.data.findings import Finding, place, refusal
 from nbtune.data.token_checks import Coded, Limit, code, token_findings
 from nbtune.errors import NbtuneError

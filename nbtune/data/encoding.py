@@ -6,164 +6,19 @@ One function encodes a prompt for training, scoring and generating alike, so tha
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
+from nbtune.data.conversations import Conversation
+from nbtune.data.encoded import Dialogue, Encoded, Labelled, Reading, Tagged, Tagging, Texts, pieces_of
 from nbtune.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = [
-    "Encoded",
-    "Encoder",
-    "Labelled",
-    "Pooling",
-    "Reading",
-    "Tagged",
-    "Tagging",
-    "Texts",
-    "TokenView",
-    "encode_rows",
-    "pieces_of",
-    "token_view",
-]
-
-Pooling = Literal["cls", "mean", "last"]
-"""Where a text is read for its class: at its first token, at all of them on average, at its last."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One row as token ids; the answer begins at `start` and only it is trained."""
-
-    ids: tuple[int, ...]
-    start: int
-
-    @property
-    def num_trained(self) -> int:
-        """What the row weighs in a loss: its trained tokens, the answer's and the end of sequence."""
-        return len(self.ids) - self.start
-
-    @property
-    def reads(self) -> Sequence[int]:
-        """Places whose output is read: those before a trained token. A row's very first token follows nothing, so none predicts it."""
-        return range(max(self.start, 1) - 1, len(self.ids) - 1)
-
-    @property
-    def targets(self) -> Sequence[int]:
-        """What is to be read there."""
-        return self.ids[max(self.start, 1) :]
-
-    def behind(self, first: Sequence[int]) -> Self:
-        """The row with these ids in front of its prompt."""
-        return replace(self, ids=(*first, *self.ids), start=self.start + len(first)) if first else self
-
-    def without(self, count: int) -> Self:
-        """The row without the first `count` ids, which stand in front of its prompt."""
-        return replace(self, ids=self.ids[count:], start=self.start - count) if count else self
-
-    def cut(self, max_length: int, bos: int | None) -> Encoded:
-        """The row within `max_length`, without the beginning of its prompt's text where it is longer; a BOS that opens it stays.
-
-        At least one token of the prompt has to stay: the caller sees to it that there is room.
-        """
-        over = max(0, len(self.ids) - max_length)
-        kept = int(bos is not None and self.ids[:1] == (bos,))
-        return Encoded((*self.ids[:kept], *self.ids[kept + over :]), self.start - over)
-
-
-@dataclass(frozen=True)
-class Labelled(Encoded):
-    """A text and the number of its class, read where `pooling` says; `start` is where its own tokens begin, behind a soft prompt's."""
-
-    label: int
-    pooling: Pooling
-
-    @property
-    def num_trained(self) -> int:
-        """One: a row has one class."""
-        return 1
-
-    @property
-    def reads(self) -> Sequence[int]:
-        """The places that are read: one, or for `mean` all of the text's own."""
-        begin, end = {"cls": (self.start, self.start + 1), "mean": (self.start, len(self.ids)), "last": (len(self.ids) - 1, len(self.ids))}[
-            self.pooling
-        ]
-        return range(begin, end)
-
-    @property
-    def targets(self) -> Sequence[int]:
-        """The class."""
-        return (self.label,)
-
-    def cut(self, max_length: int, bos: int | None) -> Labelled:
-        """The row within `max_length`: read at its end it loses its beginning, else its end, but for what closes it."""
-        if len(self.ids) <= max_length:
-            return self
-        if self.pooling == "last":
-            opened = int(bos is not None and self.ids[:1] == (bos,))
-            return replace(self, ids=(*self.ids[:opened], *self.ids[opened + len(self.ids) - max_length :]))
-        return replace(self, ids=(*self.ids[: max_length - 1], self.ids[-1]))
-
-
-@dataclass(frozen=True)
-class Tagged(Encoded):
-    """A text whose words have tags: `places` are those of the words' first tokens, `tags` the numbers of their tags."""
-
-    places: tuple[int, ...]
-    tags: tuple[int, ...]
-
-    @property
-    def num_trained(self) -> int:
-        """Its words."""
-        return len(self.places)
-
-    @property
-    def reads(self) -> Sequence[int]:
-        """A word is read at its first token (Devlin et al. 2019, section 5.3)."""
-        return self.places
-
-    @property
-    def targets(self) -> Sequence[int]:
-        """The tags."""
-        return self.tags
-
-    def behind(self, first: Sequence[int]) -> Self:
-        """The row with these ids in front."""
-        return replace(super().behind(first), places=tuple(place + len(first) for place in self.places))
-
-    def cut(self, max_length: int, bos: int | None) -> Tagged:
-        """The row within `max_length`, without the words at its end but with what closes it."""
-        if len(self.ids) <= max_length:
-            return self
-        kept = sum(place < max_length - 1 for place in self.places)
-        return replace(self, ids=(*self.ids[: max_length - 1], self.ids[-1]), places=self.places[:kept], tags=self.tags[:kept])
-
-
-@dataclass(frozen=True)
-class Tagging:
-    """How a model with a head over `labels` reads the words of a text; one that sees `both_ways` has its tokenizer's marks round it."""
-
-    labels: tuple[str, ...]
-    both_ways: bool
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a model with a head over `labels` reads a text; one that sees `both_ways` has the marks that its tokenizer puts round it."""
-
-    labels: tuple[str, ...]
-    pooling: Pooling
-    both_ways: bool
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Whole texts are learnt, each in pieces of at most as many tokens as a row may have; nothing is asked and answered."""
+__all__ = ["Encoder", "TokenView", "encode_rows", "token_view"]
 
 
 @dataclass(frozen=True)
@@ -198,10 +53,27 @@ class Encoder:
         """The whole text that the model reads before it answers, special tokens of a chat template included."""
         if not self.chat:
             return prompt
-        turns = [{"role": "user", "content": prompt}]
-        if self.system is not None:
+        return self._said(self._turns(prompt), asks=True)
+
+    def _turns(self, prompt: str) -> list[dict[str, str]]:
+        """What stands before the answer, the task's system text first where the conversation has none of its own."""
+        turns = [*prompt.turns] if isinstance(prompt, Conversation) else [{"role": "user", "content": prompt}]
+        if self.system is not None and turns[0]["role"] != "system":
             turns.insert(0, {"role": "system", "content": self.system})
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        return turns
+
+    def _said(self, turns: Sequence[Mapping[str, str]], *, asks: bool) -> str:
+        """The turns as the chat template writes them.
+
+        Raises:
+            DataError: it refuses them.
+        """
+        try:
+            return str(self.tokenizer.apply_chat_template([dict(turn) for turn in turns], tokenize=False, add_generation_prompt=asks))
+        except Exception as error:  # a template is a program of its own, and may raise anything
+            roles = ", ".join(turn["role"] for turn in turns)
+            message = f"the chat template refuses a conversation of {roles}: {error}"
+            raise DataError(message, hint="some templates know no system turn, or want user and assistant to take turns") from error
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Token ids of a prompt, with the tokenizer's BOS where it has one, and never an EOS."""
@@ -229,11 +101,11 @@ class Encoder:
         if not isinstance(self.tokenizer.eos_token_id, int):
             message = "the tokenizer has no end-of-sequence token, so a model could not learn to stop"
             raise DataError(message, hint="set tokenizer.eos_token before binding the model")
-        if whole.num_trained < 2:  # noqa: PLR2004  the end of sequence alone
+        if whole.num_last < 2:  # noqa: PLR2004  the end of sequence alone
             raise DataError(f"{where}: the completion {answer!r} has no tokens", hint="check the completion template")
-        if whole.num_trained >= room:
+        if whole.num_last >= room:
             taken = f", of which a soft prompt takes {len(self.first)}" if self.first else ""
-            message = f"{where}: the completion alone has {whole.num_trained - 1} tokens, and max_length is {max_length}{taken}"
+            message = f"{where}: the completion alone has {whole.num_last - 1} tokens, and max_length is {max_length}{taken}"
             raise DataError(message, hint=f"set max_length to {len(self.first) + len(whole.ids)} or more")
         return whole.cut(room, self.tokenizer.bos_token_id).behind(self.first)
 
@@ -284,9 +156,39 @@ class Encoder:
     def whole(self, prompt: str, answer: str) -> Encoded:
         """Prompt, answer and end of sequence (where the tokenizer has one) at full length, without `first`; nothing is checked."""
         text = self.prompt_text(prompt)
+        if isinstance(prompt, Conversation) and self.chat:
+            return self._dialogue(prompt, text, answer)
         before = self._ids(text, special=not self.chat)
         end = self.tokenizer.eos_token_id
         return Encoded((*before, *self._after(text, before, answer), *((end,) if isinstance(end, int) else ())), len(before))
+
+    def _dialogue(self, prompt: Conversation, text: str, answer: str) -> Dialogue:
+        """All turns, of which the assistant's are trained, each with the mark that ends it.
+
+        Earlier answers stand where the template puts them in the whole: a token is trained that begins inside one. Where it writes them
+        in another way than when they were given (thoughts that are left out later), only the last answer is trained.
+        """
+        before, end = self._ids(text, special=False), self.tokenizer.eos_token_id
+        last = (*self._after(text, before, answer), *((end,) if isinstance(end, int) else ()))
+        trained = tuple(range(len(before), len(before) + len(last)))
+        return Dialogue((*before, *last), len(before), (*self._earlier(prompt, text), *trained))
+
+    def _earlier(self, prompt: Conversation, text: str) -> list[int]:
+        """The places in `text` of what the assistant has said before."""
+        turns = self._turns(prompt)
+        ahead = len(turns) - len(prompt.turns)
+        spans = []
+        for number, learnt in enumerate(prompt.learnt, start=ahead):
+            if not learnt:
+                continue
+            begin, whole = self._said(turns[:number], asks=True), self._said(turns[: number + 1], asks=False)
+            if not text.startswith(whole) or not whole.startswith(begin):
+                return []
+            spans.append((len(begin), len(whole.rstrip())))
+        if not spans:
+            return []
+        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return [place for place, (begin, end) in enumerate(offsets) if begin < end and any(low <= begin < high for low, high in spans)]
 
     def view(self, examples: Sequence[Any], *, max_length: int = 512, rows: int = 2, most: int = 2000) -> TokenView:
         """Token lengths of (at most `most`) examples, and the first `rows` of them token by token."""
@@ -305,7 +207,7 @@ class Encoder:
     def pieces(self, row: Encoded) -> tuple[tuple[str, bool], ...]:
         """The row token by token, as (text, whether it is trained)."""
         decode = self.tokenizer.decode
-        return tuple((str(decode([token], skip_special_tokens=False)), place >= row.start) for place, token in enumerate(row.ids))
+        return tuple((str(decode([token], skip_special_tokens=False)), row.trains(place)) for place, token in enumerate(row.ids))
 
     def _after(self, text: str, before: list[int], answer: str) -> list[int]:
         """The ids of an answer behind the text whose ids are `before`."""
@@ -324,12 +226,6 @@ class Encoder:
         if special and not closes and ids and ids[-1] == self.tokenizer.eos_token_id and not text.endswith(str(self.tokenizer.eos_token)):
             ids.pop()
         return ids
-
-
-def pieces_of(row: Encoded, max_length: int) -> list[Encoded]:
-    """A text in pieces of at most that many tokens; each begins with the last one of the piece before, so that all are predicted once."""
-    step = max_length - 1
-    return [Encoded(row.ids[at : at + max_length], 1) for at in range(0, max(1, len(row.ids) - 1), step)]
 
 
 def encode_rows(encoder: Encoder, examples: Sequence[Any], *, max_length: int) -> tuple[list[Encoded], int]:

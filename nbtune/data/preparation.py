@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from nbtune.data.conversations import fill_conversations
 from nbtune.data.division import Division, divide
 from nbtune.data.examples import Example, Filled, example_key, fill
+from nbtune.data.formats import Layout, layout_of
 from nbtune.data.labels import Kind, completion_texts, decide_kind
 from nbtune.data.readers import read
 from nbtune.data.rows import Row
@@ -25,8 +27,12 @@ _SHOWN: Final = 5
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a task holds beside its spec; `completion_of` is {label: completion}, sorted, of tagging {tag: tag}, else empty."""
+    """What a task holds; in `spec` stands what the rows' layout says.
 
+    `completion_of` is {label: completion}, sorted; of tagging {tag: tag}; else empty.
+    """
+
+    spec: TaskSpec
     kind: Kind
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
@@ -44,15 +50,19 @@ def prepare(spec: TaskSpec, folder: Path | None) -> Prepared:
         DataError: data, a template or a split that cannot be used.
     """
     _refuse_contradictions(spec)
-    prompt = _template("prompt", spec.prompt)
+    rows = read(spec.data, folder=folder)
+    layout = layout_of(next(iter(rows.values())), spec.format) if spec.prompt is None else None
+    spec = _with_layout(spec, layout)
+    prompt = _template("prompt", str(spec.prompt))
     completion = None if spec.completion is None else _template("completion", spec.completion)
-    given = _filled(spec, read(spec.data, folder=folder), prompt, completion)
+    given, notes = _filled(spec, rows, prompt, completion, layout)
     first = next(iter(given.values()))
     for name, template in (("prompt", prompt), ("completion", completion)):
         if template is not None:
             _refuse_constant(name, template, first[0].row)
     learned = given.get("train") or given["all"]
-    kind, notes = _kind(spec, learned)
+    kind, why = _kind(spec, learned)
+    notes += why
     classes = kind == "classification"
     read_columns = list(prompt.columns(first[0].row).values())
     columns = sorted({*read_columns, *(completion.columns(first[0].row).values() if completion is not None else ())})
@@ -65,23 +75,56 @@ def prepare(spec: TaskSpec, folder: Path | None) -> Prepared:
     warnings = (*division.warnings, *warnings, *(_contradictions(given) if classes else ()))
     parts = {part: _examples(part, rows, texts) for part, rows in division.parts.items()}
     texts = texts or dict(zip(tags, tags, strict=True))
-    return Prepared(kind, parts["train"], parts["dev"], parts["test"], texts, notes + division.notes, warnings)
+    return Prepared(spec, kind, parts["train"], parts["dev"], parts["test"], texts, notes + division.notes, warnings)
+
+
+def _with_layout(spec: TaskSpec, layout: Layout | None) -> TaskSpec:
+    if layout is None:
+        return spec
+    said = {"prompt": layout.prompt, "completion": layout.completion, "format": layout.name, "kind": spec.kind or layout.kind}
+    if layout.turns is not None and (spec.chat is False or spec.kind not in (None, "generation")):
+        what = "chat: false" if spec.chat is False else f"kind: {spec.kind}"
+        raise SpecError(f"rows are conversations, and {what} is given", hint=f"drop {what}, or write prompt and completion")
+    return spec.model_copy(update=said)
 
 
 def _filled(
-    spec: TaskSpec, rows: Mapping[str, Sequence[Row]], prompt: Template, completion: Template | None
-) -> dict[str, Sequence[Filled]]:
-    """The rows of each part with their texts."""
+    spec: TaskSpec, rows: Mapping[str, Sequence[Row]], prompt: Template, completion: Template | None, layout: Layout | None
+) -> tuple[dict[str, Sequence[Filled]], tuple[str, ...]]:
+    """The rows of each part with their texts, and what is to be said of their layout."""
     names = {part: "" if part == "all" else part for part in rows}
+    columns = ", ".join(list(next(iter(rows.values()))[0])[:6])
+    told: tuple[str, ...] = (f"format: {layout.name}, by the columns {columns}",) if layout is not None else ()
+    if layout is not None and layout.turns is not None:
+        found = {part: fill_conversations(_joined(items), layout.turns or "messages", names[part]) for part, items in rows.items()}
+        dropped = sum(count for _, count in found.values())
+        told += (f"{dropped} conversations end without an answer: what stands behind the last one is left out",) if dropped else ()
+        return {part: items for part, (items, _) in found.items()}, told
     if spec.kind == "tagging" and completion is not None:
-        return {part: fill_tagged(items, prompt, completion, names[part]) for part, items in rows.items()}
-    return {part: fill(items, prompt, completion, names[part]) for part, items in rows.items()}
+        return {part: fill_tagged(items, prompt, completion, names[part]) for part, items in rows.items()}, told
+    return {part: fill(items, prompt, completion, names[part]) for part, items in rows.items()}, told
+
+
+def _joined(rows: Sequence[Row]) -> Sequence[Row]:
+    """Rows whose prompt and completion are both turns, as conversations."""
+    if "messages" in rows[0] or "conversations" in rows[0]:
+        return rows
+    return [{"messages": [*_as_list(row["prompt"]), *_as_list(row["completion"])]} for row in rows]
+
+
+def _as_list(turns: object) -> list[object]:
+    return turns if isinstance(turns, list) else [turns]
 
 
 def _refuse_contradictions(spec: TaskSpec) -> None:
     if spec.chat is False and spec.system is not None:
         msg = "system is given, but chat: false leaves it out"
         raise SpecError(msg, hint="drop one of the two")
+    if spec.prompt is not None and spec.format != "auto":
+        msg = f"format is {spec.format}, and a prompt is given, which says itself what a row is"
+        raise SpecError(msg, hint="drop one of the two")
+    if spec.prompt is None and spec.completion is not None:
+        raise SpecError("prompt is missing", hint="a completion is given: give the template of what it answers, too")
     if spec.kind == "text":
         given = [name for name in ("completion", "system") if getattr(spec, name) is not None] + ["chat"] * (spec.chat is True)
         if given:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from nbtune.data.encoding import Encoded
+from nbtune.data.encoded import Encoded
 from nbtune.errors import DataError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nbtune.data.encoding import Encoded, Encoder, Tagging, Texts, pieces_of
+from nbtune.data.encoded import Encoded, Tagging, Texts, pieces_of
+from nbtune.data.encoding import Encoder
 from nbtune.data.examples import Example
 from nbtune.data.findings import Finding, place, quoted
 
@@ -26,7 +27,7 @@ class Coded:
 
     def over(self, max_length: int) -> int:
         """Tokens that `max_length` takes from the beginning of the prompt; 0 where the completion itself does not fit."""
-        return 0 if self.whole.num_trained >= max_length else max(0, len(self.whole.ids) - max_length)
+        return 0 if self.whole.num_last >= max_length else max(0, len(self.whole.ids) - max_length)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def code(encoder: Encoder, examples: Sequence[Example]) -> list[Coded]:
         return [Coded(item, encoder.labelled(item.prompt, str(item.label)), 1) for item in examples]
     ended = int(isinstance(encoder.tokenizer.eos_token_id, int))
     wholes = (encoder.whole(item.prompt, item.completion) for item in examples)
-    return [Coded(item, whole, whole.num_trained - ended) for item, whole in zip(examples, wholes, strict=True)]
+    return [Coded(item, whole, whole.num_last - ended) for item, whole in zip(examples, wholes, strict=True)]
 
 
 def token_findings(encoder: Encoder, rows: Sequence[Coded], limit: Limit) -> list[Finding]:
@@ -144,9 +145,9 @@ def _read_in_part(rows: Sequence[Coded], limit: Limit) -> Iterator[Finding]:
 
 
 def _too_long(rows: Sequence[Coded], limit: Limit) -> Iterator[Finding]:
-    large = [row for row in rows if row.whole.num_trained >= limit.tokens]
+    large = [row for row in rows if row.whole.num_last >= limit.tokens]
     if large:
-        most = max(row.num_answer for row in large)
+        most = max(row.whole.num_last for row in large) - 1
         what = f"{_of(large, rows)} a completion that alone has up to {most:,} tokens, and max_length is {limit.tokens:,}"
         yield Finding("refuse", what, limit.mend(max(len(row.whole.ids) for row in large)), _places(large))
     cut = [row for row in rows if row.over(limit.tokens)]
@@ -157,6 +158,8 @@ def _too_long(rows: Sequence[Coded], limit: Limit) -> Iterator[Finding]:
             f"{_count(cut, rows)} {each} the beginning of the prompt to max_length {limit.tokens:,}: "
             f"{sum(lost):,} tokens in all, at most {max(lost):,} of a row"
         )
+        earlier = sum(row.whole.num_trained - row.whole.cut(limit.tokens, None).num_trained for row in cut)
+        what += f", {earlier:,} of them earlier answers that would be trained" if earlier else ""
         yield Finding("warn", what, limit.mend(max(len(row.whole.ids) for row in cut)), _places(cut))
 
 

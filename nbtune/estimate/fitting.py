@@ -12,7 +12,7 @@ from nbtune.estimate.lengths import most_tokens
 from nbtune.methods import get
 
 if TYPE_CHECKING:
-    from nbtune.data.encoding import Encoded
+    from nbtune.data.encoded import Encoded
     from nbtune.models.loading import Source
     from nbtune.spec import FinetuneSpec
 

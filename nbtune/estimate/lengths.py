@@ -14,7 +14,7 @@ from nbtune.models.families import context_of
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from nbtune.data.encoding import Encoded
+    from nbtune.data.encoded import Encoded
     from nbtune.models.loading import Source
     from nbtune.spec import FinetuneSpec
     from nbtune.task import Task

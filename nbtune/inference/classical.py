@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from nbtune.data.encoding import Labelled
+    from nbtune.data.encoded import Labelled
     from nbtune.inference.engine import Progress
     from nbtune.models.base import Base
 

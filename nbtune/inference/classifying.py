@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from nbtune.data.batches import collate
-from nbtune.data.encoding import Labelled
+from nbtune.data.encoded import Labelled
 from nbtune.errors import ModelError
 from nbtune.inference.engine import Engine, Progress, silent
 from nbtune.models.families import can_pack, context_of
@@ -25,7 +25,7 @@ _ROWS: Final = 32
 
 def engine_for(base: Base, encoder: Encoder, adapter: str | None = None) -> Engine:
     """The engine that suits the base's head and how it reads."""
-    from nbtune.data.encoding import Tagging
+    from nbtune.data.encoded import Tagging
     from nbtune.inference.tagging import Tagger
 
     kind = Engine if not base.labels else Tagger if isinstance(encoder.reading, Tagging) else Classifier

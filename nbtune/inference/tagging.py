@@ -13,7 +13,7 @@ from nbtune.models.families import can_pack, context_of
 if TYPE_CHECKING:
     import torch
 
-    from nbtune.data.encoding import Tagged
+    from nbtune.data.encoded import Tagged
 
 __all__ = ["Tagger"]
 

@@ -17,7 +17,8 @@ from nbtune.training.checkpoints import newest_whole, step_of
 from nbtune.training.controls import Controls, not_left_behind, read_until, to_repeat
 
 if TYPE_CHECKING:
-    from nbtune.data.encoding import Encoded, Encoder, Labelled
+    from nbtune.data.encoded import Encoded, Labelled
+    from nbtune.data.encoding import Encoder
     from nbtune.launch.live import Live
     from nbtune.methods import Method
     from nbtune.models.base import Base

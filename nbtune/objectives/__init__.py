@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from nbtune.data.batches import Batch
-    from nbtune.data.encoding import Encoder, Reading, Tagging, Texts
+    from nbtune.data.encoded import Reading, Tagging, Texts
+    from nbtune.data.encoding import Encoder
     from nbtune.models.loading import Source
     from nbtune.spec import FinetuneSpec
     from nbtune.task import Task

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from nbtune.data.encoding import Reading
+from nbtune.data.encoded import Reading
 from nbtune.errors import SpecError
 from nbtune.models.attention import attending, rows_apart
 from nbtune.models.catalogue import DEFAULT_ENCODER

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from nbtune.data.encoding import Texts
+from nbtune.data.encoded import Texts
 from nbtune.errors import SpecError
 from nbtune.models.catalogue import DEFAULT_DECODER
 from nbtune.objectives import sft

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from nbtune.data.encoding import Tagging
+from nbtune.data.encoded import Tagging
 from nbtune.errors import SpecError
 from nbtune.models.attention import attending, rows_apart
 from nbtune.models.catalogue import DEFAULT_ENCODER

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nbtune.data.batches import Batch
-    from nbtune.data.encoding import Encoded
+    from nbtune.data.encoded import Encoded
     from nbtune.models.base import Base
     from nbtune.objectives import Objective
 

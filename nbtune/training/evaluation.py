@@ -16,7 +16,8 @@ from nbtune.inference import Decoding, Engine, engine_for
 from nbtune.inference.tagging import Tagger
 
 if TYPE_CHECKING:
-    from nbtune.data.encoding import Encoded, Encoder
+    from nbtune.data.encoded import Encoded
+    from nbtune.data.encoding import Encoder
     from nbtune.models.base import Base
     from nbtune.objectives import Objective
     from nbtune.task import Example, Task

@@ -16,7 +16,7 @@ from nbtune.training.state import State
 if TYPE_CHECKING:
     import numpy as np
 
-    from nbtune.data.encoding import Labelled
+    from nbtune.data.encoded import Labelled
     from nbtune.models.base import Base
     from nbtune.spec import FinetuneSpec
     from nbtune.task import Example, Task

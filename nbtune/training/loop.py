@@ -17,7 +17,7 @@ from nbtune.training.state import State
 from nbtune.training.step import Done, Stepper
 
 if TYPE_CHECKING:
-    from nbtune.data.encoding import Encoded
+    from nbtune.data.encoded import Encoded
     from nbtune.models.base import Base
     from nbtune.objectives import Objective
     from nbtune.spec import FinetuneSpec

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from nbtune.data.batches import Batch
-    from nbtune.data.encoding import Encoded
+    from nbtune.data.encoded import Encoded
     from nbtune.models.base import Base
     from nbtune.objectives import Objective
     from nbtune.spec import FinetuneSpec

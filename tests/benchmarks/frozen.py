@@ -21,7 +21,8 @@ import torch
 
 from nbtune import Task
 from nbtune.data.batches import collate, rows_of_step
-from nbtune.data.encoding import Encoded, Encoder, encode_rows
+from nbtune.data.encoded import Encoded
+from nbtune.data.encoding import Encoder, encode_rows
 from nbtune.data.readers import read
 from nbtune.methods import get
 from nbtune.models.families import can_pack

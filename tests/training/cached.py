@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nbtune.data.batches import collate, rows_of_step
-from nbtune.data.encoding import Encoded
+from nbtune.data.encoded import Encoded
 from nbtune.methods import get
 from nbtune.models.base import Base
 from nbtune.models.loading import source_of

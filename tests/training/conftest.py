@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from nbtune.data.encoding import Encoded, Encoder, encode_rows
+from nbtune.data.encoded import Encoded
+from nbtune.data.encoding import Encoder, encode_rows
 from nbtune.models.loading import source_of
 from tests.examples import ticket_task
 from tests.tiny import tiny_llama

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nbtune.data.encoding import Encoded
+from nbtune.data.encoded import Encoded
 from nbtune.errors import SpecError
 from nbtune.methods import get
 from nbtune.models.families import blocks, final_norms

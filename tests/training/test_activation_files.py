@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import nbtune
-from nbtune.data.encoding import Encoded
+from nbtune.data.encoded import Encoded
 from nbtune.errors import RunError
 from nbtune.training import activations
 from nbtune.training.activations import open_cache, remove_left

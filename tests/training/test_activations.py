@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from nbtune.data.encoding import Encoded
+from nbtune.data.encoded import Encoded
 from nbtune.errors import ModelError
 from nbtune.methods import get
 from nbtune.models.base import Base

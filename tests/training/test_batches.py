@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from nbtune.data.batches import Batch, collate, micro_batches, packing_note, rows_of_step
-from nbtune.data.encoding import Encoded
+from nbtune.data.encoded import Encoded
 from nbtune.methods import get as method_of
 from nbtune.models.attention import attending, rows_apart, takes_rows
 from nbtune.models.base import Base

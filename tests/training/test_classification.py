@@ -10,7 +10,8 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 import nbtune
 from nbtune.data.batches import collate
-from nbtune.data.encoding import Encoder, Labelled, encode_rows
+from nbtune.data.encoded import Labelled
+from nbtune.data.encoding import Encoder, encode_rows
 from nbtune.errors import DataError, ModelError, NbtuneError, RunError, SpecError
 from nbtune.inference import engine_for
 from nbtune.methods import attach, get

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup, get_wsd_schedule
 
 from nbtune.data.batches import collate
-from nbtune.data.encoding import Encoded
+from nbtune.data.encoded import Encoded
 from nbtune.errors import SpecError
 from nbtune.methods import attach, get
 from nbtune.models.loading import source_of

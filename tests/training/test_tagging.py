@@ -11,7 +11,8 @@ from torch.nn import functional
 
 import nbtune
 from nbtune.data.batches import collate
-from nbtune.data.encoding import Encoder, Tagged, Tagging, encode_rows
+from nbtune.data.encoded import Tagged, Tagging
+from nbtune.data.encoding import Encoder, encode_rows
 from nbtune.data.readers import read
 from nbtune.errors import DataError, ModelError, NbtuneError, SpecError
 from nbtune.methods import attach, get

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import nbtune
-from nbtune.data.encoding import Encoder, Texts, encode_rows, pieces_of
+from nbtune.data.encoded import Texts, pieces_of
+from nbtune.data.encoding import Encoder, encode_rows
 from nbtune.data.readers import read
 from nbtune.errors import DataError, NbtuneError, RunError, SpecError
 from nbtune.events import Evaluation, Note, Sample

@@ -1,0 +1,201 @@
+"""Rows as tokens: which of them are trained or read, and how a row is cut that is too long. Knows no tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+__all__ = ["Dialogue", "Encoded", "Labelled", "Pooling", "Reading", "Tagged", "Tagging", "Texts", "pieces_of"]
+
+Pooling = Literal["cls", "mean", "last"]
+"""Where a text is read for its class: at its first token, at all of them on average, at its last."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One row as token ids; the answer begins at `start` and only it is trained."""
+
+    ids: tuple[int, ...]
+    start: int
+
+    @property
+    def num_trained(self) -> int:
+        """What the row weighs in a loss: its trained tokens, the answer's and the end of sequence."""
+        return len(self.ids) - self.start
+
+    @property
+    def num_last(self) -> int:
+        """Tokens of the (last) answer, the end of sequence counted: what always has to fit."""
+        return len(self.ids) - self.start
+
+    def trains(self, place: int) -> bool:
+        """Whether the token at a place is trained."""
+        return place >= self.start
+
+    @property
+    def reads(self) -> Sequence[int]:
+        """Places whose output is read: those before a trained token. A row's very first token follows nothing, so none predicts it."""
+        return range(max(self.start, 1) - 1, len(self.ids) - 1)
+
+    @property
+    def targets(self) -> Sequence[int]:
+        """What is to be read there."""
+        return self.ids[max(self.start, 1) :]
+
+    def behind(self, first: Sequence[int]) -> Self:
+        """The row with these ids in front of its prompt."""
+        return replace(self, ids=(*first, *self.ids), start=self.start + len(first)) if first else self
+
+    def without(self, count: int) -> Self:
+        """The row without the first `count` ids, which stand in front of its prompt."""
+        return replace(self, ids=self.ids[count:], start=self.start - count) if count else self
+
+    def cut(self, max_length: int, bos: int | None) -> Encoded:
+        """The row within `max_length`, without the beginning of its prompt's text where it is longer; a BOS that opens it stays.
+
+        At least one token of the prompt has to stay: the caller sees to it that there is room.
+        """
+        over = max(0, len(self.ids) - max_length)
+        kept = int(bos is not None and self.ids[:1] == (bos,))
+        return Encoded((*self.ids[:kept], *self.ids[kept + over :]), self.start - over)
+
+
+@dataclass(frozen=True)
+class Dialogue(Encoded):
+    """A conversation: `trained` are the places of what the assistant says, in several turns; `start` is where the last of them begins."""
+
+    trained: tuple[int, ...]
+
+    @property
+    def num_trained(self) -> int:
+        """The assistant's tokens."""
+        return len(self.trained)
+
+    @property
+    def reads(self) -> Sequence[int]:
+        """Places before the assistant's tokens."""
+        return tuple(place - 1 for place in self.trained)
+
+    @property
+    def targets(self) -> Sequence[int]:
+        """The assistant's tokens."""
+        return tuple(self.ids[place] for place in self.trained)
+
+    def trains(self, place: int) -> bool:
+        """Whether it is the assistant's."""
+        return place in self.trained
+
+    def behind(self, first: Sequence[int]) -> Self:
+        """The row with these ids in front."""
+        return replace(super().behind(first), trained=tuple(place + len(first) for place in self.trained))
+
+    def without(self, count: int) -> Self:
+        """The row without its first ids."""
+        return replace(super().without(count), trained=tuple(place - count for place in self.trained))
+
+    def cut(self, max_length: int, bos: int | None) -> Dialogue:
+        """The row within `max_length`, without its first turns; what is trained of them goes, too."""
+        over = max(0, len(self.ids) - max_length)
+        if not over:
+            return self
+        kept = int(bos is not None and self.ids[:1] == (bos,))
+        plain = super().cut(max_length, bos)
+        return Dialogue(plain.ids, plain.start, tuple(place - over for place in self.trained if place > kept + over))
+
+
+@dataclass(frozen=True)
+class Labelled(Encoded):
+    """A text and the number of its class, read where `pooling` says; `start` is where its own tokens begin, behind a soft prompt's."""
+
+    label: int
+    pooling: Pooling
+
+    @property
+    def num_trained(self) -> int:
+        """One: a row has one class."""
+        return 1
+
+    @property
+    def reads(self) -> Sequence[int]:
+        """The places that are read: one, or for `mean` all of the text's own."""
+        begin, end = {"cls": (self.start, self.start + 1), "mean": (self.start, len(self.ids)), "last": (len(self.ids) - 1, len(self.ids))}[
+            self.pooling
+        ]
+        return range(begin, end)
+
+    @property
+    def targets(self) -> Sequence[int]:
+        """The class."""
+        return (self.label,)
+
+    def cut(self, max_length: int, bos: int | None) -> Labelled:
+        """The row within `max_length`: read at its end it loses its beginning, else its end, but for what closes it."""
+        if len(self.ids) <= max_length:
+            return self
+        if self.pooling == "last":
+            opened = int(bos is not None and self.ids[:1] == (bos,))
+            return replace(self, ids=(*self.ids[:opened], *self.ids[opened + len(self.ids) - max_length :]))
+        return replace(self, ids=(*self.ids[: max_length - 1], self.ids[-1]))
+
+
+@dataclass(frozen=True)
+class Tagged(Encoded):
+    """A text whose words have tags: `places` are those of the words' first tokens, `tags` the numbers of their tags."""
+
+    places: tuple[int, ...]
+    tags: tuple[int, ...]
+
+    @property
+    def num_trained(self) -> int:
+        """Its words."""
+        return len(self.places)
+
+    @property
+    def reads(self) -> Sequence[int]:
+        """A word is read at its first token (Devlin et al. 2019, section 5.3)."""
+        return self.places
+
+    @property
+    def targets(self) -> Sequence[int]:
+        """The tags."""
+        return self.tags
+
+    def behind(self, first: Sequence[int]) -> Self:
+        """The row with these ids in front."""
+        return replace(super().behind(first), places=tuple(place + len(first) for place in self.places))
+
+    def cut(self, max_length: int, bos: int | None) -> Tagged:
+        """The row within `max_length`, without the words at its end but with what closes it."""
+        if len(self.ids) <= max_length:
+            return self
+        kept = sum(place < max_length - 1 for place in self.places)
+        return replace(self, ids=(*self.ids[: max_length - 1], self.ids[-1]), places=self.places[:kept], tags=self.tags[:kept])
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """How a model with a head over `labels` reads the words of a text; one that sees `both_ways` has its tokenizer's marks round it."""
+
+    labels: tuple[str, ...]
+    both_ways: bool
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model with a head over `labels` reads a text; one that sees `both_ways` has the marks that its tokenizer puts round it."""
+
+    labels: tuple[str, ...]
+    pooling: Pooling
+    both_ways: bool
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Whole texts are learnt, each in pieces of at most as many tokens as a row may have; nothing is asked and answered."""
+
+
+def pieces_of(row: Encoded, max_length: int) -> list[Encoded]:
+    """A text in pieces of at most that many tokens; each begins with the last one of the piece before, so that all are predicted once."""
+    step = max_length - 1
+    return [Encoded(row.ids[at : at + max_length], 1) for at in range(0, max(1, len(row.ids) - 1), step)]
