@@ -34,7 +34,8 @@ class SplitSpec(Spec):
 
 
 def _has_no_answer(said: Mapping[str, Any]) -> bool:
-    return said.get("kind") == "text" or said.get("prompt") is None
+    """Whether a completion may be lacking; where the kind itself is wrong, that is all there is to say."""
+    return said.get("kind", "text") == "text" or said.get("prompt") is None
 
 
 class TaskSpec(Spec):

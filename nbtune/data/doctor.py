@@ -74,7 +74,8 @@ class Diagnosis:
         trained: trained tokens of a row; `untrained` rows have none but the end of sequence.
         lengths: tokens of a row; `histogram` counts them in bars.
         cut_rows: rows that lose the beginning of their prompt; `cut_tokens` is how much they lose together. A completion is never cut.
-        labels: {label: train rows}, the commonest first; empty for generation.
+        labels: {label: train rows}, the commonest first, of tagging words; empty for generation.
+        labelled: which of the two.
         special: (what, which token) for the marks that stand at a row's ends.
         findings: what must be refused first, then warnings, then what is good to know.
         marked: a few train rows, token by token.
@@ -96,6 +97,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     marked: tuple[Marked, ...]
     encoded: tuple[Encoded, ...] = field(repr=False)
+    labelled: str = "rows"
 
     @property
     def refusals(self) -> tuple[Finding, ...]:
@@ -185,6 +187,7 @@ def diagnose(
         special=_special(encoder, train),
         findings=findings,
         marked=_marked(encoder, train, limit.tokens),
+        labelled="words" if task.kind == "tagging" else "rows",
         encoded=() if refused else tuple(piece for row in train for piece in _cut(encoder, row, limit.tokens)),
     )
 

@@ -151,6 +151,10 @@ class Tagged(Encoded):
         """Its words."""
         return len(self.places)
 
+    def trains(self, place: int) -> bool:
+        """Whether a word is read there."""
+        return place in self.places
+
     @property
     def reads(self) -> Sequence[int]:
         """A word is read at its first token (Devlin et al. 2019, section 5.3)."""

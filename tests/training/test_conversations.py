@@ -277,3 +277,9 @@ def test_a_model_without_a_chat_template_and_a_template_that_refuses_are_told(tm
     strict = tokenizer("{% if messages[0].role == 'system' %}{{ raise_exception('no system turns here') }}{% endif %}" + CHATML)
     with pytest.raises(DataError, match="the chat template refuses a conversation of system, user: no system turns here"):
         Encoder(strict, chat=True).prompt_ids(Conversation.of(TALK[:2]))
+
+
+def test_the_doctor_marks_every_answer_and_nothing_between(folder: Path) -> None:
+    text = nbtune.doctor(task(), model=folder)._repr_mimebundle_()["text/plain"]
+    assert "⟦It is 0." in text
+    assert text.count("⟦") == text.count("⟧") == 2 * len(nbtune.doctor(task(), model=folder).marked)

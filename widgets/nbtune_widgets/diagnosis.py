@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from markupsafe import Markup
@@ -61,12 +62,12 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     if diagnosis.labels:
         said = [f"{one_line(label, 30)} {count:,}" for label, count in list(diagnosis.labels.items())[:LABELS]]
         more = len(diagnosis.labels) - LABELS
-        lines.append("  train rows by label: " + ", ".join(said) + (f", {more:,} more labels" if more > 0 else ""))
+        lines.append(f"  train {diagnosis.labelled} by label: " + ", ".join(said) + (f", {more:,} more labels" if more > 0 else ""))
     for row in diagnosis.marked:
-        start = next((place for place, (_, trained) in enumerate(row.pieces) if trained), len(row.pieces))
-        asked, told = ("".join(text for text, _ in part) for part in (row.pieces[:start], row.pieces[start:]))
+        runs = [(trained, "".join(text for text, _ in part)) for trained, part in groupby(row.pieces, key=lambda piece: piece[1])]
+        marked = "".join(f"⟦{shown(text, 600)}⟧" if trained else shown(text, 1200) for trained, text in runs)
         lines.append(f"  {_title(row)}")
-        lines.append("    " + "\n    ".join(f"{shown(asked, 1200)}⟦{shown(told, 600)}⟧".split("\n")))
+        lines.append("    " + "\n    ".join(marked.split("\n")))
     return "\n".join(lines)
 
 
