@@ -211,6 +211,22 @@ class FinetuneSpec(Spec):
         "what the model should not forget: general (a text that comes along), or a text file; its loss is told before and after",
         group="training",
     )
+    replay: float | None = option(
+        None,
+        "part of each step's loss that is the loss of the text to be retained (of what of it is not measured), against forgetting",
+        gt=0,
+        lt=1,
+        slider=(0, 0.5),
+        group="training",
+    )
+    kl_to_base: float | None = option(
+        None,
+        "weight of how far the model's expectations on the text to be retained are from the base's, against forgetting (adapters)",
+        gt=0,
+        le=1000,
+        slider=(0, 2),
+        group="training",
+    )
     num_samples: int = option(2, "dev rows answered in full at each look", ge=0, le=20, group="training")
     max_eval_rows: int = option(64, "most dev rows in a look during training", ge=1, scale="log", slider=(8, 1024), group="training")
 

@@ -11,7 +11,7 @@ from nbtune.errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["GENERAL", "pieces_of", "read_retained"]
+__all__ = ["GENERAL", "pieces_of", "read_retained", "rehearsed"]
 
 GENERAL: Final = "general"
 _WIDTH: Final = 256
@@ -37,6 +37,24 @@ def read_retained(name: str) -> str:
     return text
 
 
+def rehearsed(name: str, tokenizer: PreTrainedTokenizerBase, first: tuple[int, ...], width: int) -> list[Encoded]:
+    """What of that text may be trained on, because its loss is not measured there, in pieces of up to `width` tokens behind `first`.
+
+    Of a file that is all beyond its first 4,096 tokens; `general` has another text for it.
+
+    Raises:
+        DataError: the file cannot be read, or has no more than is measured.
+    """
+    path = Path(__file__).with_name("rehearsal.txt")
+    text = path.read_text(encoding="utf-8") if name == GENERAL else read_retained(name)
+    ids = [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    ids = ids if name == GENERAL else ids[_MOST:]
+    if len(ids) < _LEAST:
+        message = f"retain: {name!r} has no more than the {_MOST:,} tokens on which its loss is measured, so nothing is left to rehearse"
+        raise DataError(message, hint="name a longer text, or retain: general")
+    return _pieces(ids, tokenizer, first, width)
+
+
 def pieces_of(text: str, tokenizer: PreTrainedTokenizerBase, first: tuple[int, ...] = ()) -> list[Encoded]:
     """At most 4,096 tokens of the text in pieces of up to 256, each behind `first` and the BOS token, where there is one.
 
@@ -48,7 +66,11 @@ def pieces_of(text: str, tokenizer: PreTrainedTokenizerBase, first: tuple[int, .
     ids = [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]][:_MOST]
     if len(ids) < _LEAST:
         raise DataError(f"retain: the text has {len(ids)} tokens, too few to tell anything", hint=f"give it {_LEAST} or more")
+    return _pieces(ids, tokenizer, first, _WIDTH)
+
+
+def _pieces(ids: list[int], tokenizer: PreTrainedTokenizerBase, first: tuple[int, ...], width: int) -> list[Encoded]:
     begin = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
-    pieces = (ids[at : at + _WIDTH] for at in range(0, len(ids), _WIDTH))
+    pieces = (ids[at : at + width] for at in range(0, len(ids), width))
     ahead = (*first, *begin)
     return [Encoded((*ahead, *piece), max(1, len(ahead) + (not begin))) for piece in pieces if len(piece) > 1]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nbtune.data.batches import packing_note
+from nbtune.data.retained import GENERAL
 from nbtune.errors import DataError, NbtuneError, RunError, SpecError
 from nbtune.events import Control, Event, Failed, Note, Phase, Started, Step, Stopped
 from nbtune.training.checkpoints import newest_whole, step_of
@@ -96,15 +97,17 @@ def _trained(job: Job) -> Iterator[Event]:
 
 def _retained(job: Job) -> Retained | None:
     """The text that the model should not forget, read before anything is loaded."""
-    if job.spec.retain is None:
+    spec = job.spec
+    if spec.retain is None and not spec.replay and not spec.kl_to_base:
         return None
     from nbtune.methods import first_ids
     from nbtune.training.forgetting import Retained
 
-    if job.spec.objective not in ("sft", "clm"):
-        message = f"retain asks a model to write, and objective {job.spec.objective} gives it another head"
-        raise SpecError(message, hint="leave retain out, or use objective sft")
-    return Retained.of(job.spec.retain, first_ids(job.method, job.spec, job.source.config))
+    if spec.objective not in ("sft", "clm"):
+        said = next(name for name in ("retain", "replay", "kl_to_base") if getattr(spec, name))
+        message = f"{said} asks a model to write, and objective {spec.objective} gives it another head"
+        raise SpecError(message, hint=f"leave {said} out, or use objective sft")
+    return Retained.of(spec.retain or GENERAL, first_ids(job.method, job.spec, job.source.config))
 
 
 def _back_off(job: Job, step: int) -> Iterator[Event]:
@@ -141,6 +144,7 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     from nbtune.objectives import get
     from nbtune.training.activations import remove_left
     from nbtune.training.forecast import Forecast
+    from nbtune.training.guarding import Guard
     from nbtune.training.loop import Training
     from nbtune.training.memory import PeakMemory
 
@@ -156,6 +160,7 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     yield from _phase(controls, f"reading the tokenizer of {job.source.name}")
     encoder = _encoder(job)
     rows = yield from _encode(job, encoder)
+    guard = Guard.of(spec, encoder.tokenizer, encoder.first)
     if is_estimator(job.method):
         fitting = yield from _fitting(job, controls, encoder, rows, total_parameters)
         return fitting
@@ -172,6 +177,8 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     base.remove_adapter(live.folder.id)  # where the run goes on in the process that began it
     attach(job.method, base, spec, live.folder.id)
     _keep(live.folder.id, base)
+    if guard is not None:
+        guard.check(base, live.folder.id)
     if again:
         refuse_other_base(live.folder, base)
     live.folder.write_json("environment.json", _environment(base))
@@ -189,6 +196,7 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
         controls=controls,
         forecast=forecast,
         start=start,
+        guard=guard,
     )
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "give_back",
     "is_out_of_memory",
     "name_at_once",
+    "num_threads",
     "rest_threads",
 ]
 
@@ -122,6 +123,13 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
+
+
+def num_threads() -> int:
+    """How many threads torch computes with."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def rest_threads() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nbtune.data.batches import steps_in
 from nbtune.errors import RunError
 from nbtune.events import Checkpoint, Control, Evaluation, Event, Finished, Note, Resumed, Started, Step, Stopped
+from nbtune.models.device import num_threads
 from nbtune.training.checkpoints import Writer, load_optimizer, read_state, snapshot
 from nbtune.training.controls import Controls, Request, changed
 from nbtune.training.state import State
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from nbtune.spec import FinetuneSpec
     from nbtune.training.evaluation import Evaluator
     from nbtune.training.forecast import Forecast
+    from nbtune.training.guarding import Guard
 
 __all__ = ["DivergedError", "Start", "Training"]
 
@@ -68,18 +70,19 @@ class Training:
         controls: Controls,
         forecast: Forecast,
         start: Start | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self.spec, self.base, self.adapter, self.evaluator = spec, base, adapter, evaluator
         self.num_rows, self.total_parameters = len(rows), total_parameters
         self.total_steps = steps_in(len(rows), spec.step_rows, spec.num_train_epochs, spec.max_steps)
         self.stepper = Stepper(
-            spec=spec, base=base, adapter=adapter, objective=objective, rows=rows, packed=packed, total_steps=self.total_steps
+            spec=spec, base=base, adapter=adapter, objective=objective, rows=rows, packed=packed, total_steps=self.total_steps, guard=guard
         )
         self._root = folder / "checkpoints"
         self._writer = Writer(self._root, spec.save_total_limit)
         self._controls, self._forecast, self._start = controls, forecast, start
         self._every = spec.eval_steps or max(1, -(-self.total_steps // 4))
-        self.state = State(micro_rows=spec.per_device_train_batch_size, threads=_threads())
+        self.state = State(micro_rows=spec.per_device_train_batch_size, threads=num_threads())
         self._resident = 0.0  # when this session's first step would have begun, had all the run's seconds been in it
         self._pending: tuple[Done, int] | None = None  # with the tokens so far
         self._not_finite = 0
@@ -392,9 +395,3 @@ class Training:
         if self.stepper.cache is not None and not self._stopping:
             self.stepper.cache.close()
         yield Stopped(step=step, summary=summary) if self._stopping else Finished(step=step, summary=summary)
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()

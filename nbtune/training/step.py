@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nbtune.objectives import Objective
     from nbtune.spec import FinetuneSpec
     from nbtune.training.activations import ActivationCache
+    from nbtune.training.guarding import Guard
     from nbtune.training.state import State
 
 __all__ = ["Done", "Stepper"]
@@ -63,12 +64,21 @@ class Stepper:
     """Takes steps on one run's adapter or parts. `smaller` says what an out-of-memory made of the batch size, once each time."""
 
     def __init__(
-        self, *, spec: FinetuneSpec, base: Base, adapter: str, objective: Objective, rows: list[Encoded], packed: bool, total_steps: int
+        self,
+        *,
+        spec: FinetuneSpec,
+        base: Base,
+        adapter: str,
+        objective: Objective,
+        rows: list[Encoded],
+        packed: bool,
+        total_steps: int,
+        guard: Guard | None = None,
     ) -> None:
         import torch
 
         self.base, self.adapter, self.objective, self.rows, self.packed = base, adapter, objective, rows, packed
-        self.total_steps = total_steps
+        self.total_steps, self.guard = total_steps, guard
         self.trained = base.trained(adapter)
         self.optimizer = make_optimizer(self.trained, spec)
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=base.dtype == torch.float16)
@@ -123,6 +133,9 @@ class Stepper:
                 total += loss
                 tokens, pads, places = tokens + batch.num_tokens, pads + batch.num_pads, places + batch.num_places
                 most = max(most, batch.num_places)
+            if self.guard is not None:
+                self._guarded(model, step, spec)
+                watch.lap("backward")
             norm = self._updated(rate, spec)
             watch.lap("optimizer")
         figures = Reading(total / weight, norm)
@@ -143,9 +156,18 @@ class Stepper:
             with neftune(model, of.spec.neftune_noise_alpha, batch), cache.applied(micro) if cache else nullcontext():
                 loss, _ = self.objective.loss(model, batch)
             of.watch.lap("forward")
-            self.scaler.scale(loss / of.weight).backward()
+            mean = loss / of.weight
+            self.scaler.scale(mean if self.guard is None else mean * (1 - self.guard.replay)).backward()
             of.watch.lap("backward")
         return loss.detach(), batch
+
+    def _guarded(self, model: Any, step: int, spec: FinetuneSpec) -> None:
+        """Adds the gradient of what keeps the model from forgetting; a step's loss is told without it."""
+        import torch
+
+        with torch.random.fork_rng(devices=[self.base.device] if self.base.device.type == "cuda" else []):
+            torch.manual_seed(hash((spec.seed, step, -1)) % (2**63))
+            self.scaler.scale(self.guard.loss(model, self.base, step)).backward()  # type: ignore[union-attr]
 
     def _updated(self, rate: float, spec: FinetuneSpec) -> torch.Tensor:
         """`_update`, which is never done again: some parameters may have been updated when memory ran out, and rows have no part in it."""

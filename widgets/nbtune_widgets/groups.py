@@ -15,7 +15,8 @@ FIRST: Final = ("learning_rate", "num_train_epochs", "per_device_train_batch_siz
 
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "length of the run, batches": ("max_steps", "gradient_accumulation_steps", "packing", "seed"),
-    "looks at dev, what is forgotten": ("eval_steps", "max_eval_rows", "sample_steps", "num_samples", "retain"),
+    "looks at dev": ("eval_steps", "max_eval_rows", "sample_steps", "num_samples"),
+    "what is forgotten": ("retain", "replay", "kl_to_base"),
     "checkpoints, best step": (
         *("save_steps", "save_total_limit", "metric_for_best_model", "load_best_model_at_end"),
         *("early_stopping_patience", "early_stopping_threshold"),

@@ -1,0 +1,98 @@
+"""What keeps a model from forgetting while it learns: some text is trained or watched beside the task, in every step.
+
+Replay (Robins 1995, https://doi.org/10.1080/09540099550039318): a share of the loss is the text's own. Towards the base (Li and Hoiem 2016,
+https://arxiv.org/abs/1606.09282): what the model expects on the text stays near what the base expects, by Kullback-Leibler divergence.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from nbtune.data.batches import collate
+from nbtune.data.retained import GENERAL, rehearsed
+from nbtune.errors import SpecError
+from nbtune.models.attention import attending, rows_apart
+from nbtune.models.families import can_pack
+from nbtune.models.readout import readout
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from nbtune.data.batches import Batch
+    from nbtune.data.encoded import Encoded
+    from nbtune.models.base import Base
+    from nbtune.spec import FinetuneSpec
+
+__all__ = ["Guard"]
+
+WIDTH: Final = 128
+"""Most tokens of a piece of the text."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Pieces of a text and what they weigh; `first` is how many ids of a soft prompt stand in front of each."""
+
+    pieces: tuple[Encoded, ...]
+    first: int
+    replay: float
+    kl: float
+    rows: int
+    seed: int
+
+    @classmethod
+    def of(cls, spec: FinetuneSpec, tokenizer: PreTrainedTokenizerBase, first: tuple[int, ...]) -> Self | None:
+        """The guard that is asked for; None: there is none.
+
+        Raises:
+            DataError: the text cannot be read, or has nothing beyond what its loss is measured on.
+        """
+        if not spec.replay and not spec.kl_to_base:
+            return None
+        width = min(WIDTH, spec.max_length - len(first))
+        pieces = rehearsed(spec.retain or GENERAL, tokenizer, first, width)
+        rows = max(1, round((spec.replay or 0.1) * spec.step_rows))
+        return cls(tuple(pieces), len(first), spec.replay or 0.0, spec.kl_to_base or 0.0, rows, spec.seed)
+
+    def check(self, base: Base, adapter: str) -> None:
+        """Refuses to hold a model to a base that is not there any more.
+
+        Raises:
+            SpecError: the base's own weights are trained, and `kl_to_base` asks for it.
+        """
+        if self.kl and not base.has_adapter(adapter):
+            message = "kl_to_base asks what the base expects, and this method trains the base's own weights"
+            raise SpecError(message, hint="use replay, or an adapter: lora")
+
+    def of_step(self, step: int) -> list[Encoded]:
+        """The pieces of optimizer step `step`: all of them in turn, in an order of the seed's."""
+        order = list(range(len(self.pieces)))
+        random.Random(f"guard:{self.seed}").shuffle(order)
+        begin = (step - 1) * self.rows
+        return [self.pieces[order[place % len(order)]] for place in range(begin, begin + min(self.rows, len(order)))]
+
+    def loss(self, model: Any, base: Base, step: int) -> torch.Tensor:
+        """What the text adds to the step's loss, in nats a token, weighed; to be called inside the base's training lease."""
+        import torch
+        from torch.nn import functional
+
+        rows, packed, pad = self.of_step(step), can_pack(base.config), int(base.tokenizer.pad_token_id or 0)
+        batch = collate(rows, packed=packed, pad_id=pad).to(base.device)
+        logits = _logits(model, batch)
+        total = self.replay * functional.cross_entropy(logits, batch.targets)
+        if self.kl and base.peft is not None:
+            plain = collate([row.without(self.first) for row in rows], packed=packed, pad_id=pad).to(base.device)
+            with torch.no_grad(), base.peft.disable_adapter():
+                expected = _logits(model, plain).log_softmax(-1)
+            gap = functional.kl_div(logits.log_softmax(-1), expected, log_target=True, reduction="sum")
+            total = total + self.kl * gap / len(batch.targets)
+        return total
+
+
+def _logits(model: Any, batch: Batch) -> torch.Tensor:
+    with readout(model, batch.predicts), rows_apart(model):
+        logits: torch.Tensor = model(input_ids=batch.input_ids, **attending(model, batch)).logits
+    return logits.float()
