@@ -59,7 +59,7 @@ class TaskSpec(Spec):
     completion: Annotated[str | None, unless(_has_no_answer), Field(validate_default=True)] = option(
         None, "template of the answer to learn, with {{ column }}; most models want it to start with a space; kind text has none"
     )
-    format: Literal["auto", "messages", "sharegpt", "prompt-completion", "alpaca", "text"] = option(
+    format: Literal["auto", "messages", "sharegpt", "prompt-completion", "alpaca", "tagging", "text"] = option(
         "auto", "how rows are laid out that no prompt is written for; auto: by their columns"
     )
     labels: Words | None = option(None, "the classes, where the data does not show them all (as completions without outer spaces)")

@@ -31,7 +31,8 @@ _FORMAT = 1
 class TaskPreview:
     """What a task shows before anything is loaded; all texts come from the data and are untrusted.
 
-    `counts` is {part: rows}, `label_counts` {label: {part: rows}}, `examples` two rows as (prompt, completion).
+    `counts` is {part: rows}, `label_counts` {label: {part: rows}}, `examples` two rows as (prompt, completion), of
+    texts ("", text).
     """
 
     name: str
@@ -193,7 +194,7 @@ class Task:
             metric=self.metric.name,
             counts={part: len(items) for part, items in parts.items()},
             label_counts={label: {part: counts[label] for part, counts in counted.items()} for label in self.labels},
-            examples=tuple((item.prompt, item.completion) for item in self.train[:2]),
+            examples=tuple(("", item.prompt) if self.kind == "text" else (item.prompt, item.completion) for item in self.train[:2]),
             notes=self.notes,
             warnings=self.warnings,
         )

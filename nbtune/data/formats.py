@@ -28,6 +28,7 @@ _NEEDS: Final[Mapping[str, frozenset[str]]] = {
     "sharegpt": frozenset({"conversations"}),
     "prompt-completion": frozenset({"prompt", "completion"}),
     "alpaca": frozenset({"instruction", "output"}),
+    "tagging": frozenset({"tokens", "tags"}),
     "text": frozenset({"text"}),
 }
 """The columns of each, the likeliest first."""
@@ -55,6 +56,8 @@ def layout_of(rows: Sequence[Row], wanted: str) -> Layout:
 
 
 def _layout(name: str, row: Mapping[str, Any]) -> Layout:
+    if name == "tagging":
+        return Layout(name, "{{ tokens }}", "{{ tags }}", kind="tagging")
     if name == "text":
         return Layout(name, "{{ text }}", None, kind="text")
     if name == "alpaca":

@@ -208,6 +208,7 @@ LAYOUTS: list[tuple[dict[str, Any], str, str, str, str]] = [
     (ALPACA, "alpaca", "generation", "Name it 0\n\na thing\n\n", "It 0"),
     ({**ALPACA, "input": ""}, "alpaca", "generation", "Name it 0\n\n", "It 0"),
     ({"prompt": "Q {}", "completion": " A {}"}, "prompt-completion", "generation", "Q 0", " A 0"),
+    ({"tokens": ["No", "N{}"], "tags": ["O", "B-NUM"]}, "tagging", "tagging", "No N0", "O B-NUM"),
     ({"text": "A text, number {}"}, "text", "text", "A text, number 0", ""),
 ]
 
@@ -218,7 +219,7 @@ def test_a_layout_is_known_by_its_columns_and_shown(row: dict[str, Any], said: t
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps(row).replace("{}", str(number)) for number in range(20)))
     held = {
-        part: [json.loads(json.dumps(row).replace("{}", words))] for part, words in (("dev", "for a look"), ("test", "nobody has counted"))
+        part: [json.loads(json.dumps(row).replace("{}", words))] for part, words in (("dev", "for-a-look"), ("test", "nobody-has-counted"))
     }
     found = nbtune.Task(name="t", data={"train": str(path), **held})
     first = found.train[0]
