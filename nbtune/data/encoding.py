@@ -185,7 +185,7 @@ class Encoder:
             if not text.startswith(whole) or not whole.startswith(begin):
                 return []
             spans.append((len(begin), len(whole.rstrip())))
-        if not spans:
+        if not spans or not self.tokenizer.is_fast:  # the others cannot tell where their tokens stand
             return []
         offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         return [place for place, (begin, end) in enumerate(offsets) if begin < end and any(low <= begin < high for low, high in spans)]
