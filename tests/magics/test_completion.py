@@ -46,7 +46,7 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("%%finetune lora --quantization ‸", ("nf4", "fp4", "int8")),
         ("%%finetune lora --quantization=n‸", ("nf4",)),
         ("%%finetune lora --lora_r‸", ("--lora_r", "--lora_rank")),
-        ("%%finetune lora --r 8 --r‸", ("--retain",)),
+        ("%%finetune lora --r 8 --r‸", ("--retain", "--replay")),
         ("%%finetune last-blocks --num_bl‸", ("--num_blocks",)),
         ("%%finetune lora --model smo‸", ("smollm2-135m",)),
         ("%%finetune lora --back‸", ("--background",)),
