@@ -67,7 +67,10 @@ def tags_of(given: Mapping[str, Sequence[Filled]], listed: Sequence[str] | None)
     learned = [tag for item in given.get("train") or given["all"] for tag in item.completion.split(" ")]
     known = set(listed) if listed else set(learned)
     if in_bio(list(known)):
-        kinds = {tag[2:] for tag in known if tag != "O"}
+        odd = next((tag for tag in listed or () if tag != "O" and not (tag.startswith(("B-", "I-")) and tag[2:])), None)
+        if odd is not None:
+            raise DataError(f"labels lists {odd!r}, which is no BIO tag", hint="O, or B- and I- with the kind of the span: B-PER, I-PER")
+        kinds = {tag[2:] for tag in known if len(tag) > 2}  # noqa: PLR2004  behind the mark and its dash
         known = {"O", *(f"{mark}-{kind}" for kind in kinds for mark in "BI")}
         _refuse_broken(given)
     for part, items in given.items():

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nbtune.task import Task
     from nbtune.training.evaluation import Evaluator
     from nbtune.training.forgetting import Retained
+    from nbtune.training.guarding import Guard
     from nbtune.training.loop import Start
 
 __all__ = ["Job", "run_job", "steps_done"]
@@ -137,7 +138,6 @@ def _back_off(job: Job, step: int) -> Iterator[Event]:
 
 def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, None, Any]:
     from nbtune.estimate import counted, fits, in_memory
-    from nbtune.launch.attached import refuse_other_base
     from nbtune.methods import attach, is_estimator
     from nbtune.models.device import device_of
     from nbtune.models.families import can_pack, why_unpacked
@@ -177,10 +177,7 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     base.remove_adapter(live.folder.id)  # where the run goes on in the process that began it
     attach(job.method, base, spec, live.folder.id)
     _keep(live.folder.id, base)
-    if guard is not None:
-        guard.check(base, live.folder.id)
-    if again:
-        refuse_other_base(live.folder, base)
+    _refuse_unfit(job, base, guard, again=again)
     live.folder.write_json("environment.json", _environment(base))
     start = (yield from _where_to_go_on(live)) if again else None
     return Training(
@@ -200,6 +197,16 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     )
 
 
+def _refuse_unfit(job: Job, base: Base, guard: Guard | None, *, again: bool) -> None:
+    """What only the loaded base can tell: that it is another one than before, or cannot be held to."""
+    from nbtune.launch.attached import refuse_other_base
+
+    if guard is not None:
+        guard.check(base, job.live.folder.id)
+    if again:
+        refuse_other_base(job.live.folder, base)
+
+
 def _where_to_go_on(live: Live) -> Generator[Event, None, Start]:
     """The newest checkpoint that is whole, with what was done to the run after it."""
     from nbtune.training.loop import Start
@@ -214,6 +221,7 @@ def _where_to_go_on(live: Live) -> Generator[Event, None, Start]:
 def _fitting(job: Job, controls: Controls, encoder: Encoder, rows: list[Any], total_parameters: int) -> Generator[Event, None, Any]:
     """What fits something to the frozen model's states."""
     from nbtune.data.encoding import encode_rows
+    from nbtune.estimate.lengths import most_tokens
     from nbtune.models.device import device_of
     from nbtune.training.fitting import Fitting
     from nbtune.training.memory import PeakMemory
@@ -223,7 +231,7 @@ def _fitting(job: Job, controls: Controls, encoder: Encoder, rows: list[Any], to
     base = _load(job)
     job.live.folder.write_json("environment.json", _environment(base))
     yield from _phase(controls, "computing the states of the rows")
-    dev, _ = encode_rows(encoder, job.task.dev, max_length=_max_length(job))
+    dev, _ = encode_rows(encoder, job.task.dev, max_length=most_tokens(job.spec, job.source.config))
     return Fitting(
         spec=job.spec,
         base=base,
@@ -293,13 +301,6 @@ def _encode(job: Job, encoder: Encoder) -> Generator[Event, None, list[Encoded]]
     return [row.behind(encoder.first) for row in found.encoded]
 
 
-def _max_length(job: Job) -> int:
-    from nbtune.models.families import context_of
-
-    context = context_of(job.source.config)
-    return job.spec.max_length if context is None else min(job.spec.max_length, context)
-
-
 def _load(job: Job) -> Base:
     from nbtune.models.shared import own_base, shared_base
 
@@ -322,11 +323,12 @@ def _packed(spec: FinetuneSpec, possible: bool) -> bool:
 
 def _evaluator(job: Job, base: Base, encoder: Encoder, packed: bool) -> Evaluator:
     from nbtune.data.encoding import encode_rows
+    from nbtune.estimate.lengths import most_tokens
     from nbtune.objectives import get
     from nbtune.training.evaluation import Evaluator
 
     examples = job.task.dev[: job.spec.max_eval_rows]
-    rows, _ = encode_rows(encoder, examples, max_length=_max_length(job))
+    rows, _ = encode_rows(encoder, examples, max_length=most_tokens(job.spec, job.source.config))
     return Evaluator(
         task=job.task,
         base=base,

@@ -160,6 +160,7 @@ REFUSED: list[tuple[dict[str, Any], str, type[NbtuneError]]] = [
     (_with([], []), "row 21: 'tokens' holds no words", DataError),
     ({"prompt": "Words: {{ tokens }}"}, "of kind tagging it names the one column", DataError),
     ({"labels": ["O", "B-PER", "I-PER"]}, "has the tag 'B-LOC', which labels does not list", DataError),
+    ({"labels": ["O", "B-PER", "place"]}, "labels lists 'place', which is no BIO tag", DataError),
     ({"metric": "accuracy"}, "accuracy is not a metric of tagging", SpecError),
 ]
 
