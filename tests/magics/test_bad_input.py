@@ -111,7 +111,8 @@ def test_all_mistakes_come_at_once_with_their_lines(kernel: Kernel) -> None:
 
 
 def test_run_all_stops_there(kernel: Kernel) -> None:
-    kernel.client.execute("%finetune lorra")
+    # The wait: a kernel aborts what stands in its queue when a cell fails, so the next cell must have reached it by then.
+    kernel.client.execute("import time; time.sleep(1)\n%finetune lorra")
     after = kernel.client.execute("reached = True")
     replies = [kernel.client.get_shell_msg(timeout=20) for _ in range(2)]
     states = {reply["parent_header"]["msg_id"]: reply["content"]["status"] for reply in replies}
