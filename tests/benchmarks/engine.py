@@ -15,7 +15,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -23,9 +22,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the tests' tiny model and short runs
 
-from engine_parts.machine import Figure, clock, described, device, ratios, table
+from engine_parts.machine import Figure, clock, device, keep, ratios, table
 
-RESULTS = Path(__file__).with_name("results.md")
 SECTIONS = ("overhead", "trl", "frozen", "events", "start", "memory", "kills", "controls", "faults")
 SETS = {20: 7, 50: 25}  # tokens of a row, and the prompt words that come to about as many with its number, label and end
 
@@ -228,16 +226,6 @@ def faults(args: argparse.Namespace) -> list[Figure]:
     ]
 
 
-def keep(section: str, figures: list[Figure], command: str) -> None:
-    """Puts a section's table in place of the one before that was taken on such a device."""
-    heading = f"engine: {section}{', on a GPU' if device() == 'cuda' else ''}"
-    head = "# What was measured\n\nEach part by one run of its command; nothing here was edited by hand.\n"
-    parts = RESULTS.read_text().split("\n## ") if RESULTS.exists() else [head]
-    kept = [part for part in parts[1:] if part.split("\n", 1)[0] != heading]
-    text = f"{heading}\n\n`{command}`, {datetime.now(UTC):%Y-%m-%d}. {described()}\n\n{table(figures)}\n"
-    RESULTS.write_text("\n## ".join([parts[0].rstrip("\n") + "\n", *sorted(part.rstrip("\n") + "\n" for part in [*kept, text])]))
-
-
 def main() -> None:
     """Runs the sections asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -257,7 +245,7 @@ def main() -> None:
         for section in args.only or SECTIONS:
             os.environ["NBTUNE_HOME"] = str(Path(folder) / section)
             figures = sections[section](args)
-            keep(section, figures, command)
+            keep(f"engine: {section}{', on a GPU' if device() == 'cuda' else ''}", table(figures), command)
             print(table(figures), flush=True)
 
 

@@ -8,9 +8,11 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+RESULTS = Path(__file__).resolve().parents[1] / "results.md"
 INSTRUCTION_SETS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16")
 
 
@@ -76,3 +78,12 @@ def table(figures: Sequence[Figure]) -> str:
     """A markdown table."""
     lines = ["| what | measured | target | spread | note |", "|---|---|---|---|---|"]
     return "\n".join([*lines, *(f"| {each.name} | {each.value} | {each.target} | {each.spread} | {each.note} |" for each in figures)])
+
+
+def keep(heading: str, text: str, command: str) -> None:
+    """Puts a part of results.md in place of the one before that has its heading, with the command, the day and the machine."""
+    head = "# What was measured\n\nEach part by one run of its command; nothing here was edited by hand.\n"
+    parts = RESULTS.read_text().split("\n## ") if RESULTS.exists() else [head]
+    kept = [part for part in parts[1:] if part.split("\n", 1)[0] != heading]
+    new = f"{heading}\n\n`{command}`, {datetime.now(UTC):%Y-%m-%d}. {described()}\n\n{text}\n"
+    RESULTS.write_text("\n## ".join([parts[0].rstrip("\n") + "\n", *sorted(part.rstrip("\n") + "\n" for part in [*kept, new])]))
