@@ -14,10 +14,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 from nbtune import models
 from nbtune.approaches import prompt
+from nbtune.combine import combine
 from nbtune.compare import Comparison, compare
 from nbtune.doctor import doctor
 from nbtune.errors import NbtuneError
 from nbtune.estimate import estimate
+from nbtune.instructions import instructions
 from nbtune.launch.waiting import Queue, queue
 from nbtune.overview import methods_on
 from nbtune.run import Run, runs
@@ -36,10 +38,12 @@ __all__ = [
     "Run",
     "Task",
     "__version__",
+    "combine",
     "compare",
     "doctor",
     "estimate",
     "finetune",
+    "instructions",
     "methods_on",
     "models",
     "open",

@@ -46,7 +46,7 @@ def doctor(task: Task, model: Any = DEFAULT_DECODER, max_length: int = _MAX_LENG
         DataError: chat is on, and the tokenizer has no chat template.
     """
     from nbtune.data.doctor import diagnose
-    from nbtune.models.families import context_of
+    from nbtune.models.families import answering, context_of
     from nbtune.models.loading import source_of
     from nbtune.task import Task
 
@@ -57,4 +57,5 @@ def doctor(task: Task, model: Any = DEFAULT_DECODER, max_length: int = _MAX_LENG
     spec = DoctorSpec.build({"max_length": max_length})
     source = source_of(model or DEFAULT_DECODER)
     context = context_of(source.config)
-    return diagnose(task, source.tokenizer, max_length=spec.max_length, context=context, model=source.name)
+    reading = None if task.kind in ("text", "tagging") else answering(source.config)
+    return diagnose(task, source.tokenizer, max_length=spec.max_length, context=context, model=source.name, reading=reading)

@@ -9,13 +9,15 @@ from nbtune.errors import NbtuneError
 from nbtune.models.catalogue import DEFAULT_DECODER
 from nbtune.spec import Spec, option
 
-__all__ = ["LOW_RANK", "QUANTIZATIONS", "MethodOnModel", "MethodsSpec", "methods_on"]
+__all__ = ["LOW_RANK", "QUANTIZATIONS", "SECOND_TIER", "MethodOnModel", "MethodsSpec", "methods_on"]
 
 QUANTIZATIONS: Final = ("nf4", "fp4", "int8")
 LOW_RANK: Final = (
     "Low rank, by an example: a weight of 25 x 50 has 1,250 numbers. At rank 5 it is changed by the product of a 25 x 5 matrix "
     "and a 5 x 50 one, which have 375 together."
 )
+
+SECOND_TIER: Final = "Tier 2: methods of peft's that are contract tested, and of which nothing more is claimed."
 
 
 class MethodsSpec(Spec):
@@ -35,7 +37,7 @@ class MethodOnModel:
     """A method with its defaults on a model of `total` parameters, of which it trains `trained`; `refused` says why it cannot.
 
     `quantizations` are those of a base that it works on; what `merges` can be made part of the base's weights; what `writes_base` has a
-    copy of the base for itself.
+    copy of the base for itself. Of `tier` 2 is what is contract tested and of which nothing more is claimed.
     """
 
     name: str
@@ -47,6 +49,7 @@ class MethodOnModel:
     quantizations: tuple[str, ...]
     merges: bool
     writes_base: bool
+    tier: int
 
 
 def methods_on(model: Any = DEFAULT_DECODER, quantization: str | None = None) -> tuple[MethodOnModel, ...]:
@@ -76,7 +79,7 @@ def methods_on(model: Any = DEFAULT_DECODER, quantization: str | None = None) ->
 
 def _on(name: str, source: Any, quantization: str | None) -> MethodOnModel:
     from nbtune.estimate import counted
-    from nbtune.methods import get
+    from nbtune.methods import get, tier
 
     method = get(name)
     trained = total = None
@@ -86,7 +89,9 @@ def _on(name: str, source: Any, quantization: str | None) -> MethodOnModel:
     except NbtuneError as error:
         refused = error.message
     works = tuple(each for each in QUANTIZATIONS if _works(name, source, each))
-    return MethodOnModel(name, method.summary, method.paper, trained, total, refused, works, method.merges, method.writes_base)
+    return MethodOnModel(
+        name, method.summary, method.paper, trained, total, refused, works, method.merges, method.writes_base, tier(method)
+    )
 
 
 def _works(name: str, source: Any, quantization: str) -> bool:
@@ -94,7 +99,7 @@ def _works(name: str, source: Any, quantization: str) -> bool:
 
     method = get(name)
     try:
-        method.requires(Facts(source.name, source.config, quantization), method.spec.build({"quantization": quantization}))
+        method.requires(Facts(source, quantization), method.spec.build({"quantization": quantization}))
     except NbtuneError:
         return False
     return True

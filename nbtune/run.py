@@ -81,6 +81,15 @@ class Run:
             self._task = Task.open(self.folder)
         return self._task
 
+    @property
+    def learnt(self) -> dict[str, str]:
+        """{fingerprint: name} of the tasks whose rows are in what it learnt: its own, and those of the runs it was combined of.
+
+        Raises:
+            RunError, DataError: as `task`.
+        """
+        return {self.task.fingerprint: self.task.name, **self.spec.get("combined", {}).get("tasks", {})}
+
     def events(self) -> list[Event]:
         """Everything that happened so far."""
         return self._folder.events()
@@ -105,9 +114,9 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """trainable_parameters, total_parameters, steps, num_tokens, seconds, peak_memory_bytes, scores; {} before the end.
+        """trainable_parameters, total_parameters, adapter_bytes, steps, num_tokens, seconds, peak_memory_bytes, scores; {} before the end.
 
-        `seconds` are from the first step to the last, with the looks at dev between them.
+        `seconds` are from the first step to the last, with the looks at dev between them; `adapter_bytes` what `save` writes.
         """
         for event in reversed(self.events()):
             if isinstance(event, Finished | Stopped) and event.summary:
@@ -270,6 +279,23 @@ class Run:
             raise RunError(message, hint=f"run.generate([{prompts[:30]!r}])")
         return self.engine().generate(list(prompts), Decoding(max_new_tokens))
 
+    def fill(self, texts: Sequence[str]) -> list[list[str]]:
+        """What the tuned model puts in the place of each mask token of each text, in their order (objective mlm).
+
+        Raises:
+            RunError: there is nothing trained yet, or it was not trained to fill in.
+            DataError: a text has no mask, or more tokens than the model reads.
+        """
+        from nbtune.inference.filling import Filler
+
+        engine = self.engine()
+        if not isinstance(engine, Filler):
+            message = f"run {self.name} was trained with objective {self._folder.spec['objective']}, and fills nothing in"
+            raise RunError(message, hint="ask it by run.generate or run.predict")
+        if isinstance(texts, str):
+            raise RunError("fill takes a list of texts, not one", hint=f"run.fill([{texts[:30]!r}])")
+        return engine.fill(list(texts))
+
     def predict(self, rows: Sequence[Any]) -> list[str]:
         """The tuned model's answers to new rows (dicts of the prompt's columns): labels scored, or texts generated as in a comparison.
 
@@ -280,7 +306,8 @@ class Run:
         from nbtune.training.evaluation import answers
 
         if self.task.kind == "text":
-            raise RunError(f"run {self.name} learnt texts, and answers nothing", hint="let it go on: run.generate([beginning])")
+            hint = "let it go on: run.generate([beginning]), or fill in: run.fill([text with a mask])"
+            raise RunError(f"run {self.name} learnt texts, and answers nothing", hint=hint)
         return answers(self.engine(), self.task, self.task.prompts(rows))
 
     def strength(

@@ -44,10 +44,10 @@ class TaskSpec(Spec):
     what: ClassVar[str] = "task key"
 
     name: str = option("task", "name of the task")
-    kind: Literal["generation", "classification", "tagging", "text"] | None = option(
+    kind: Literal["generation", "classification", "multi-label", "regression", "pairs", "tagging", "text"] | None = option(
         None,
-        "what the answer is; left out: classification where few distinct answers repeat, else generation; tagging: a tag for each word; "
-        "text: there is none",
+        "what the answer is; left out: classification where few distinct answers repeat, else generation; multi-label: any number of "
+        "labels; regression: a number; pairs: the class of two texts; tagging: a tag for each word; text: there is none",
     )
     data: Any = option(
         ...,
@@ -56,17 +56,20 @@ class TaskSpec(Spec):
     prompt: str | None = option(
         None, "template of the input, with {{ column }}; of kind text the whole text; left out: by the layout of the rows, see format"
     )
+    text_pair: str | None = option(
+        None, "template of a second text that is read beside the prompt, with {{ column }}: a hypothesis beside its premise"
+    )
     completion: Annotated[str | None, unless(_has_no_answer), Field(validate_default=True)] = option(
         None, "template of the answer to learn, with {{ column }}; most models want it to start with a space; kind text has none"
     )
-    format: Literal["auto", "messages", "sharegpt", "prompt-completion", "alpaca", "tagging", "text"] = option(
+    format: Literal["auto", "messages", "sharegpt", "prompt-completion", "alpaca", "tagging", "text", "instruction"] = option(
         "auto", "how rows are laid out that no prompt is written for; auto: by their columns"
     )
     labels: Words | None = option(None, "the classes, where the data does not show them all (as completions without outer spaces)")
     metric: Any = option(
         None,
-        "accuracy, macro_f1, exact_match, rouge1, rouge2, rougeL, span_f1, word_accuracy, perplexity, or a bound function "
-        "(output, expected) -> number",
+        "accuracy, macro_f1, exact_match, rouge1, rouge2, rougeL, micro_f1, pearson, spearman, mae, rmse, span_f1, word_accuracy, "
+        "perplexity, or a bound function (output, expected) -> number",
     )
     split: Annotated[SplitSpec, nested(SplitSpec)] = option(SplitSpec(), "{dev: 0.1, test: 0.2, seed: 0}")
     chat: Literal["auto", True, False] = option(
@@ -103,14 +106,23 @@ class FinetuneSpec(Spec):
     launch: Literal["thread", "process"] = option(
         "thread", "thread: in this kernel, sharing its models; process: on its own, surviving the kernel", group="run"
     )
-    objective: Literal["sft", "classification", "tagging", "clm"] = option(
+    objective: Literal["sft", "classification", "pairs", "regression", "tagging", "clm", "mlm", "mlm+nsp", "instruction"] = option(
         "sft",
-        "what is learnt: sft writes the completion, classification and tagging put a head over the labels, clm goes on with texts",
+        "what is learnt: sft writes the completion, instruction those of several tasks, classification, pairs and tagging put a head over "
+        "the labels, regression one that gives a number, clm goes on with texts, mlm fills what is hidden of them, mlm+nsp tells which "
+        "passage follows, too",
         group="run",
     )
     pooling: Literal["auto", "cls", "mean", "last"] = option(
-        "auto", "where a classifier reads a text; auto: all tokens of an encoder on average, a decoder's last", group="run"
+        "auto", "where a classifier reads a text; auto: all tokens of an encoder on average, a decoder's last", group="objective"
     )
+    class_weights: Literal["none", "balanced"] = option(
+        "none", "balanced: a row of a rare class weighs more in a classifier's loss, so that all classes weigh alike", group="objective"
+    )
+    mlm_probability: float = option(
+        0.15, "part of a text's tokens that mlm hides and has predicted", gt=0, lt=1, slider=(0.05, 0.5), group="objective"
+    )
+    whole_word_mask: bool = option(True, "mlm hides all tokens of a word together", group="objective")
     seed: int = option(0, "seed of everything random", ge=0, le=SEED_LIMIT, slider=(0, 20), group="training")
 
     learning_rate: float = option(

@@ -16,7 +16,7 @@ from nbtune.launch.live import Live, forget_live
 from nbtune.launch.process import refuse_to_send, start_process
 from nbtune.launch.signals import stop_on_sigterm
 from nbtune.launch.thread import start_thread
-from nbtune.methods import get
+from nbtune.methods import check_task, get
 from nbtune.run import Run
 from nbtune.store import RunFolder
 from nbtune.training.checkpoints import read_state
@@ -71,7 +71,7 @@ def finetune(
             f"task is a nbtune.Task, not {type(task).__name__}", hint="make one: nbtune.Task(data=..., prompt=..., completion=...)"
         )
     chosen = get(method)
-    objective = objective_for(chosen, options, task)
+    objective = objective_for(chosen, {**options, "model": model}, task)
     source = source_for(objective, model, task)
     values = {"quantization": quantization, "dtype": dtype, "seed": seed, **options, "objective": objective}
     retain = options.get("retain")
@@ -80,6 +80,7 @@ def finetune(
     spec = chosen.spec.build(
         {**values, "task": task.name, "model": source.path or source.name, "name": name or f"{task.name}_{chosen.name}".replace("-", "_")}
     )
+    check_task(chosen, spec, task)
     said = {"method": chosen.name, **spec.model_dump(mode="json", exclude={"name"}), "bound": source.bound is not None}
     if spec.launch == "process":
         refuse_to_send(source, task)
@@ -136,7 +137,7 @@ def fork_run(folder: RunFolder, task: Task, step: int | None, name: str | None, 
     same = not set(moved) - {"launch"}
     source = _source_again(folder, None, task)
     said = {"method": method.name, **spec.model_dump(mode="json", exclude={"name"}), "parent": folder.id, "parent_step": at}
-    said |= {"repeats": later} if same else {}
+    said |= ({"repeats": later} if same else {}) | {key: value for key, value in folder.spec.items() if key == "combined"}
     child = RunFolder.create(str(spec.name), said)
     try:
         _copy_run(folder, child, checkpoint, at, {"settings": settings, **_decided_anew(moved)})

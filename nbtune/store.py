@@ -21,7 +21,7 @@ from nbtune.errors import RunError, did_you_mean
 from nbtune.events import Control, Event, parse_event
 from nbtune.locks import Lock, is_held, take
 
-__all__ = ["RunFolder", "Status", "find_run", "home", "in_order", "run_folders"]
+__all__ = ["RunFolder", "Status", "check_name", "find_run", "home", "in_order", "run_folders"]
 
 Status = Literal["queued", "running", "paused", "finished", "stopped", "failed", "interrupted"]
 _ENDS: Final = ("finished", "stopped", "failed")

@@ -12,6 +12,8 @@ from typing import Any, Literal, Self
 
 from nbtune.data.conversations import asked
 from nbtune.data.examples import Example
+from nbtune.data.instructions import FORMAT
+from nbtune.data.pairs import Pair
 from nbtune.data.preparation import Prepared, prepare
 from nbtune.data.rows import plain_value
 from nbtune.data.tables import read_examples, write_examples, write_whole
@@ -20,6 +22,7 @@ from nbtune.data.templates import Template
 from nbtune.errors import DataError
 from nbtune.metrics.naming import named_metric, saved_metric
 from nbtune.metrics.scores import METRICS, Metric, metric_of
+from nbtune.metrics.several import labels_in
 from nbtune.spec import SplitSpec, TaskSpec
 
 __all__ = ["Example", "Task", "TaskPreview"]
@@ -60,9 +63,10 @@ class Task:
         *,
         data: Any,
         prompt: str | None = None,
+        text_pair: str | None = None,
         completion: str | None = None,
         name: str = "task",
-        kind: Literal["generation", "classification", "tagging", "text"] | None = None,
+        kind: Literal["generation", "classification", "multi-label", "regression", "pairs", "tagging", "text"] | None = None,
         metric: Any = None,
         chat: Literal["auto"] | bool = "auto",
         labels: Iterable[str] | None = None,
@@ -76,6 +80,7 @@ class Task:
             "kind": kind,
             "data": data,
             "prompt": prompt,
+            "text_pair": text_pair,
             "completion": completion,
             "metric": metric,
             "format": format,
@@ -96,9 +101,21 @@ class Task:
         task._fill(spec, folder)  # noqa: SLF001  # our own, made above
         return task
 
+    @classmethod
+    def of(cls, prepared: Prepared) -> Self:
+        """The task of rows that are divided already.
+
+        Raises:
+            SpecError: a metric that is not for its kind.
+        """
+        task = cls.__new__(cls)
+        task._hold(prepared.spec, prepared, metric_of(prepared.spec.metric, prepared.kind))  # noqa: SLF001  our own, made above
+        return task
+
     def _fill(self, spec: TaskSpec, folder: Path | None) -> None:
         if isinstance(spec.metric, str):  # a misspelt name is said before any data is read
-            metric_of(spec.metric, spec.kind or METRICS.get(spec.metric, ("generation",))[0])
+            kind = "classification" if spec.kind == "pairs" else spec.kind
+            metric_of(spec.metric, kind or METRICS.get(spec.metric, ("generation",))[0])
         prepared = prepare(spec, folder)
         metric = "rougeL" if spec.metric is None and prepared.spec.format == "messages" else spec.metric
         self._hold(prepared.spec, prepared, metric_of(metric, prepared.kind, tuple(prepared.completion_of)))
@@ -115,6 +132,7 @@ class Task:
         self.system = spec.system
         self.chat = spec.chat
         self._prompt = Template(str(spec.prompt))
+        self._second = None if spec.text_pair is None else Template(spec.text_pair)
 
     def __repr__(self) -> str:
         labels = f", {len(self.labels)} labels" if self.labels else ""
@@ -127,6 +145,25 @@ class Task:
         return self.system is not None or self._talks if self.chat == "auto" else bool(self.chat)
 
     @property
+    def mixes(self) -> bool:
+        """Whether it is one of instructions: rows name their set, and say whether it is held out and whether they are turned round."""
+        return self.spec.format == FORMAT
+
+    def is_held_out(self, item: Example) -> bool:
+        """Whether the example's set is trained nowhere."""
+        return self.mixes and item.row["held_out"] is True
+
+    @property
+    def asked(self) -> tuple[Example, ...]:
+        """The training rows that ask for an answer: of instructions those that are not turned round, where there are any."""
+        return tuple(item for item in self.train if not (self.mixes and item.row["turned"] is True)) or self.train
+
+    @property
+    def head_labels(self) -> tuple[str, ...]:
+        """What each output of a head for this task stands for: its labels, or "number"; of a task of texts nothing."""
+        return ("number",) if self.kind == "regression" else self.labels
+
+    @property
     def _talks(self) -> bool:
         return self.spec.format == "messages"
 
@@ -135,6 +172,7 @@ class Task:
         """SHA-256 of all that decides what is learned and asked: kind, templates, chat, labels, and the rows of each part."""
         parts = {part: [item.key for item in items] for part, items in self._parts().items()}
         said = [self.kind, self.spec.prompt, self.spec.completion, self.system, self.chat, dict(self.completion_of), parts]
+        said += [self.spec.text_pair] if self._second is not None else []
         return hashlib.sha256(json.dumps(said, ensure_ascii=True).encode()).hexdigest()
 
     def render(self, row: Mapping[str, Any] | str) -> str:
@@ -146,10 +184,11 @@ class Task:
         if isinstance(row, str) and self._talks:
             row = {"messages": [{"role": "user", "content": row}]}
         if isinstance(row, str):
-            if len(self._prompt.fields) != 1:
-                msg = f"the prompt reads {len(self._prompt.fields)} columns ({', '.join(self._prompt.fields)}), one text cannot fill them"
+            read = tuple(dict.fromkeys((*self._prompt.fields, *(self._second.fields if self._second is not None else ()))))
+            if len(read) != 1:
+                msg = f"the prompt reads {len(read)} columns ({', '.join(read)}), one text cannot fill them"
                 raise DataError(msg, hint="give a dict of column and value")
-            row = {self._prompt.fields[0]: row}
+            row = {read[0]: row}
         elif not isinstance(row, Mapping):
             msg = f"a row is a dict or a text, not {type(row).__name__}"
             raise DataError(msg, hint='for instance {"text": "..."}')
@@ -157,11 +196,12 @@ class Task:
             return asked(row)
         if self.kind == "tagging":
             return " ".join(words_of(row, self._prompt, "a row"))
-        text = self._prompt.render({str(name): plain_value(value) for name, value in row.items()})
+        plain = {str(name): plain_value(value) for name, value in row.items()}
+        text = self._prompt.render(plain)
         if not text.strip():
             msg = f"the prompt of {str(dict(row))[:80]} is empty or white space only"
             raise DataError(msg, hint="fill the columns that the prompt reads")
-        return text
+        return text if self._second is None else Pair.of(text, self._second.render(plain))
 
     def prompts(self, rows: Iterable[Mapping[str, Any] | str]) -> list[str]:
         """The prompts of new rows (texts, dicts, or a DataFrame).
@@ -203,6 +243,8 @@ class Task:
         """How often each label stands in these rows; of tagging, how many words have each tag."""
         if self.kind == "tagging":
             return Counter(tag for item in items for tag in item.completion.split(" "))
+        if self.kind == "multi-label":
+            return Counter(label for item in items for label in labels_in(item.completion))
         return Counter(item.label for item in items if item.label is not None)
 
     def save(self, folder: Path) -> None:
@@ -245,6 +287,9 @@ class Task:
         examples = read_examples(Path(folder) / "data.parquet")
         if spec.format == "messages":
             examples = tuple(replace(item, prompt=asked(item.row)) for item in examples)
+        if spec.text_pair is not None:
+            second = Template(spec.text_pair)
+            examples = tuple(replace(item, prompt=_pair_again(item, second)) for item in examples)
         train, dev, test = (tuple(item for item in examples if item.split == part) for part in ("train", "dev", "test"))
         task = cls.__new__(cls)
         prepared = Prepared(spec, record["spec"]["kind"], train, dev, test, completion_of, notes, warnings)
@@ -256,6 +301,12 @@ class Task:
 
     def _parts(self) -> dict[str, tuple[Example, ...]]:
         return {"train": self.train, "dev": self.dev, "test": self.test}
+
+
+def _pair_again(item: Example, second: Template) -> Pair:
+    """The prompt as the pair that it was written from."""
+    text = second.render(item.row)
+    return Pair.of(item.prompt.removesuffix(f"\n{text}"), text)
 
 
 def _record(path: Path) -> dict[str, Any]:

@@ -58,3 +58,46 @@ def tag_task(count: int = 60, **changes: Any) -> nbtune.Task:
     """Persons and places in short sentences."""
     said = {"name": "spans", "kind": "tagging", "data": tag_rows(count), "prompt": "{{ tokens }}", "completion": "{{ tags }}"}
     return nbtune.Task(**{**said, **changes})
+
+
+def pair_rows(count: int = 60) -> list[dict[str, Any]]:
+    """Two short texts: whether the second is of the first one's team, and how much they have in common, from 0 to 5."""
+    rows = []
+    for number, row in enumerate(ticket_rows(count)):
+        same = number % 2 == 0
+        word = next(name for name in WORDS if (TEAMS.get(name, "technical") == row["team"]) == same)
+        rows.append(
+            {
+                "premise": row["text"],
+                "hypothesis": f"it is about a {word}",
+                "follows": "yes" if same else "no",
+                "alike": 4.5 if same else 0.5,
+            }
+        )
+    return rows
+
+
+def pair_task(count: int = 60, **changes: Any) -> nbtune.Task:
+    """Whether one text follows from another."""
+    said = {"name": "pairs", "kind": "pairs", "data": pair_rows(count), "prompt": "{{ premise }}", "text_pair": "{{ hypothesis }}"}
+    return nbtune.Task(**{**said, "completion": "{{ follows }}", **changes})
+
+
+def topic_rows(count: int = 60) -> list[dict[str, Any]]:
+    """Texts of which each has none, one or two topics."""
+    rows = []
+    for number, row in enumerate(ticket_rows(count)):
+        topics = [topic for topic, there in (("urgent", number % 2 == 1), (row["team"], number % 5 != 0)) if there]
+        rows.append({"text": row["text"] if topics else f"nothing to say, {number * 7}", "topics": topics})
+    return rows
+
+
+def topic_task(count: int = 60, **changes: Any) -> nbtune.Task:
+    """Any number of labels for each text."""
+    said = {"name": "topics", "kind": "multi-label", "data": topic_rows(count), "prompt": "{{ text }}", "completion": "{{ topics }}"}
+    return nbtune.Task(**{**said, **changes})
+
+
+def number_task(count: int = 60, **changes: Any) -> nbtune.Task:
+    """A number for two texts."""
+    return pair_task(count, **{"name": "alike", "kind": "regression", "completion": "{{ alike }}", **changes})

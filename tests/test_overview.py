@@ -33,11 +33,13 @@ def test_every_method_is_there_counted_from_the_fewest_with_those_that_cannot_la
     assert by_name["dora"].quantizations == ("nf4", "fp4")
     assert not by_name["adapter"].merges
     assert by_name["features"].trained == 0
+    assert (by_name["lora"].tier, by_name["randlora"].tier) == (1, 2)
 
 
 def test_an_encoder_is_counted_with_a_head_over_two_classes(tmp_path: Path) -> None:
     found = {each.name: each for each in nbtune.methods_on(tiny_encoder("bert", tmp_path / "bert"))}
-    assert [name for name, each in found.items() if each.refused] == ["last-blocks"]  # which wants four blocks of the two
+    refused = {name for name, each in found.items() if each.refused}
+    assert refused == {"adaption-prompt", "cpt", "last-blocks", "trainable-tokens"}  # the last two want four blocks and tokens to name
     assert found["head"].trained == 64 * 2 + 2
     assert found["full"].trained == found["full"].total
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ENCODERS", "FAMILIES", "tiny", "tiny_encoder", "tiny_llama"]
+__all__ = ["ENCODERS", "FAMILIES", "SEQ2SEQ", "tiny", "tiny_encoder", "tiny_llama", "tiny_seq2seq"]
 
 LINES = (
     "Which team handles this ticket? Ticket: the parcel never came, I want my money back. Team:",
@@ -24,12 +24,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gemma2": {**_GROUPED, "head_dim": 16},
     "phi": {**_WIDE, "max_position_embeddings": 512},
     "phi3": {**_GROUPED, "pad_token_id": 0},
-    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512},
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
     "gpt_neox": {**_WIDE, "max_position_embeddings": 512},
     "opt": {**_WIDE, "dropout": 0.0, "ffn_dim": 128, "word_embed_proj_dim": 64, "max_position_embeddings": 512},
     "bloom": {"hidden_size": 64, "n_layer": 2, "n_head": 4},
 }
-"""Decoders by transformers' model type, with what makes them small."""
+"""Decoders by transformers' model type, with what makes them small; nothing drops out, so that losses can be compared."""
 
 
 _READS: dict[str, Any] = {**_WIDE, "max_position_embeddings": 140, "initializer_range": 0.2}
@@ -51,7 +51,25 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "modernbert": {**_READS, "global_attn_every_n_layers": 1, "classifier_dropout": 0.0},
     "deberta-v2": {**_READS, **_UNDROPPED, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16},
 }
-"""Encoders likewise; nothing drops out, so that losses can be compared, and weights are large enough for texts to differ in the end."""
+"""Encoders likewise; weights are large enough for texts to differ in the end."""
+
+
+SEQ2SEQ: dict[str, dict[str, Any]] = {
+    "t5": {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0},
+    "bart": {
+        "d_model": 64,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 128,
+        "decoder_ffn_dim": 128,
+        "max_position_embeddings": 256,
+        "dropout": 0.0,
+        "init_std": 0.2,
+    },
+}
+"""Models of an encoder and a decoder likewise."""
 
 
 def tiny_llama(folder: Path, *, seed: int = 0) -> Path:
@@ -95,6 +113,36 @@ def tiny_encoder(family: str, folder: Path, *, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     AutoModel.from_config(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def tiny_seq2seq(family: str, folder: Path, *, seed: int = 0, **changes: Any) -> Path:
+    """The same for an encoder and a decoder: T5's tokenizer puts </s> behind a text, BART's <s> and </s> round it.
+
+    T5's decoder begins with the padding, BART's with </s> and, as the published ones are told to, <s>.
+    """
+    import torch
+    from tokenizers import processors
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
+
+    t5 = "t5" in family
+    tokenizer = _tokenizer(["<pad>", "</s>", "<s>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>" if t5 else "<s> $A </s>", special_tokens=[("</s>", 1), ("<s>", 2)]
+    )
+    marks = {"pad_token": "<pad>", "eos_token": "</s>", **({} if t5 else {"bos_token": "<s>"})}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **marks)
+    begin = {"decoder_start_token_id": 0} if t5 else {"bos_token_id": 2, "decoder_start_token_id": 1, "forced_eos_token_id": 1}
+    ends = {"pad_token_id": 0, "eos_token_id": 1, **begin}
+    config = AutoConfig.for_model(family, vocab_size=len(fast), **{**ends, **SEQ2SEQ["t5" if t5 else "bart"], **changes})
+    torch.manual_seed(seed)
+    model = AutoModelForSeq2SeqLM.from_config(config)
+    if t5:
+        model.get_input_embeddings().weight.data.mul_(0.3)  # type: ignore[union-attr]  else it writes what it reads, the padding
+    else:
+        model.generation_config.forced_bos_token_id = 2
+    model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
 

@@ -1,4 +1,6 @@
-"""The magics: `%%task %doctor %methods %%finetune %%prompt %%compare %tune %strength %runs`. Each parses, calls the backend and returns.
+"""The magics: `%%task %%instructions %doctor %methods %%finetune %%prompt %%compare %tune %strength %runs`.
+
+Each parses, calls the backend and returns.
 
 `%load_ext nbtune` loads them.
 """

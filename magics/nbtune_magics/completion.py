@@ -98,9 +98,9 @@ class Completion:
         option = table.get(words[-1][2:].replace("-", "_")) if words and words[-1].startswith("--") else None
         if option is not None and option.kind != "bool":
             return self._values(option, fragment)
-        if not list(_positional(words, table)) and (names := tuple(magic.names())):
-            return _starting(fragment, names)
-        return _starting(fragment, _flags(table, words))
+        said = list(_positional(words, table))
+        names = [name for name in (magic.more_names() if said else magic.names()) if name not in said]
+        return _starting(fragment, names or _flags(table, words))
 
     def _values(self, option: Option | None, typed: str) -> Candidates:
         return Candidates(typed) if option is None else _starting(typed, values_of(option, typed, self.shell.user_ns))

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nbtune.launch.signals import stop_on_sigterm
+from nbtune_magics.combine import COMBINE
 from nbtune_magics.compare import COMPARE
 from nbtune_magics.completion import Completion
 from nbtune_magics.doctor import DOCTOR
 from nbtune_magics.finetune import FINETUNE
+from nbtune_magics.instructions import INSTRUCTIONS
 from nbtune_magics.magic import Magic, Registered
 from nbtune_magics.methods import METHODS
 from nbtune_magics.output import Shown
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAGICS", "load", "unload"]
 
-MAGICS: tuple[Magic, ...] = (TASK, DOCTOR, METHODS, FINETUNE, PROMPT, COMPARE, TUNE, STRENGTH, RUNS)
+MAGICS: tuple[Magic, ...] = (TASK, INSTRUCTIONS, DOCTOR, METHODS, FINETUNE, PROMPT, COMPARE, TUNE, STRENGTH, COMBINE, RUNS)
 
 _loaded: dict[int, _Loaded] = {}
 

@@ -81,7 +81,7 @@ class Magic:
     """A `%name` and `%%name`; `run` yields where it waits and returns what the cell returns.
 
     `spec` gives what the line and body may say, by the line's words (a method's name); `names` lists what the first word may be,
-    `choice` says what it chooses, `describe` tells of one in a line.
+    `choice` says what it chooses, `describe` tells of one in a line; `more_names` lists what the words after it may be.
     """
 
     name: str
@@ -91,6 +91,7 @@ class Magic:
     spec: Callable[[tuple[str, ...]], type[Spec] | None]
     own: tuple[Option, ...] = ()
     names: Callable[[], Iterable[str]] = tuple
+    more_names: Callable[[], Iterable[str]] = tuple
     choice: str = ""
     describe: Callable[[str], str] = str
     body: str = "options, one `key: value` a line"

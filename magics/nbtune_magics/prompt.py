@@ -115,7 +115,7 @@ def _ask(made: Sequence[Approach], spec: PromptSpec, report: Callable[[str], Non
     for approach in made:
         task = approach.task
         rows = task.dev[: spec.num_rows]
-        expected = [row.label if row.label is not None else row.completion.strip() for row in rows]
+        expected = [row.expected for row in rows]
         asking = Asking.of(task, approach.engine, spec.scoring, DecodingSpec())
 
         def progress(done: int, total: int, label: str = approach.label) -> None:

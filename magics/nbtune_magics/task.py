@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from nbtune import Task
     from nbtune_magics.steps import Steps
 
-__all__ = ["TASK"]
+__all__ = ["TASK", "shown", "with_name"]
 
 
 def _run(call: Call) -> Steps[Any]:
     call = no_more_words(call, 1, "a task has one name; flags are written --key value")
     from nbtune import Task
 
-    chosen = said(_with_name(call), TaskSpec)
+    chosen = said(with_name(call), TaskSpec)
     task = yield from with_notice(lambda: Task.from_spec(chosen.spec), f"{chosen.spec.name}: reading the data")
     state.add(task)
-    _show(task)
+    shown(task)
     bind(call.shell, task.name, task, "task")
     call.shown.mark(task)
     return task
 
 
-def _with_name(call: Call) -> Call:
+def with_name(call: Call) -> Call:
     """The call with the first word as `name`; a task without a name is a problem of the line."""
     name = call.words[0] if call.words else call.own.get("as") or call.values.get("name")
     problems = list(call.problems)
     if name is None:
-        problems.append(Problem("the task has no name", "%%task NAME", 1))
+        problems.append(Problem("the task has no name", "write it behind the magic: %%task NAME", 1))
     else:
         try:
             check_name(name)
@@ -48,7 +48,8 @@ def _with_name(call: Call) -> Call:
     return replace(call, values=values, own={}, problems=tuple(problems))
 
 
-def _show(task: Task) -> None:
+def shown(task: Task) -> None:
+    """Shows what a task is."""
     from nbtune_widgets.task_card import task_html, task_text
 
     preview, tokens = task.preview(), _tokens(task)

@@ -63,12 +63,12 @@ def _word(text: str) -> str:
 def _count(method: str, chosen: Said, task: Task) -> Callable[[Values], str]:
     def count(values: Values) -> str:
         import nbtune
-        from nbtune.objectives import objective_for
+        from nbtune.objectives import WRITES, objective_for
 
         model = {"model": chosen.given["model"]} if "model" in chosen.given else {}
         said = {key: chosen.given[key] for key in ("objective",) if key in chosen.given}
-        objective = objective_for(methods.get(method), {**said, **values}, task)
-        learnt = {} if objective in {"sft", "clm"} else {"task": task, "objective": objective}
+        objective = objective_for(methods.get(method), {**said, **model, **values}, task)
+        learnt = {} if objective in WRITES else {"task": task, "objective": objective}
         found = nbtune.estimate(method, **{**model, **learnt, **values})
         share = found.trainable_parameters / max(1, found.total_parameters)
         return f"{found.trainable_parameters:,} trained parameters of {found.total_parameters:,} ({share:.2%})"

@@ -12,7 +12,7 @@ __all__ = ["bound"]
 def bound(name: str, value: Any, variables: Mapping[str, Any]) -> Any:
     """`value` of the option `name`, with variables in place of their names where the option takes objects.
 
-    A file, a catalogue's model and a metric of ours win over a variable of the same name.
+    A file, a catalogue's model and a metric of ours win over a variable of the same name; a folder of texts does not.
     """
     resolve = _RESOLVERS.get(name)
     if resolve is None:
@@ -23,7 +23,7 @@ def bound(name: str, value: Any, variables: Mapping[str, Any]) -> Any:
 
 
 def _data(value: Any, variables: Mapping[str, Any]) -> Any:
-    if not isinstance(value, str) or Path(value).expanduser().exists():
+    if not isinstance(value, str) or Path(value).expanduser().is_file():
         return value
     return _variable(value, variables, lambda thing: not callable(thing))
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from nbtune.errors import ModelError
 from nbtune.inference import Decoding, Engine
-from nbtune.inference.tagging import Tagger
-from nbtune.models.families import context_of
+from nbtune.inference.classifying import Classifier
+from nbtune.models.families import answering, context_of
 from nbtune.training.evaluation import best_label, decoding_for
 
 if TYPE_CHECKING:
     from nbtune.spec import DecodingSpec, Spec
     from nbtune.task import Task
 
-__all__ = ["Answers", "Approach", "Asking", "Kind", "Setting"]
+__all__ = ["Answers", "Approach", "Asking", "Cost", "Kind", "Setting"]
 
 Scoring = Literal["sum", "mean", "generate"]
 
@@ -42,7 +42,7 @@ class Setting:
         from nbtune.models.shared import shared_base
 
         base = shared_base(source_of(self.model), dtype=self.dtype, quantization=self.quantization, device=self.device)
-        return Engine(base, Encoder(base.tokenizer, task.uses_chat, task.system))
+        return Engine(base, Encoder(base.tokenizer, task.uses_chat, task.system, reading=answering(base.config)))
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,26 @@ def _silent(done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What an approach took before its first answer, under the names of a grid's columns; nothing, where nothing is trained.
+
+    `adapter_bytes` are those of what was learnt on the disk, `train_tokens` real tokens without padding.
+    """
+
+    trainable_parameters: int = 0
+    adapter_bytes: int = 0
+    peak_memory_bytes: int = 0
+    train_seconds: float = 0.0
+    train_tokens: int = 0
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> Self:
+        """By a run's summary."""
+        names = {"train_seconds": "seconds", "train_tokens": "num_tokens"}
+        return cls(**{item.name: summary.get(names.get(item.name, item.name), 0) for item in fields(cls)})
+
+
+@dataclass(frozen=True)
 class Approach:
     """A way to answer a task's rows.
 
@@ -92,8 +112,7 @@ class Approach:
     engine: Engine
     wrap: Callable[[str], str]
     run_id: str | None = None
-    trainable_parameters: int = 0
-    train_seconds: float = 0.0
+    cost: Cost = Cost()
     notes: tuple[str, ...] = field(default=())
 
     def answer(self, prompts: Sequence[str], asking: Asking, *, progress: Callable[[int, int], None] = _silent) -> Answers:
@@ -106,9 +125,9 @@ class Approach:
         tokens = self.engine.prompt_tokens(texts)
         self._refuse_overflow(tokens, asking)
         began = time.perf_counter()
-        if isinstance(self.engine, Tagger):
-            outputs = self.engine.tags(texts, progress=progress)
-        elif asking.scoring == "generate" and not self.engine.base.labels:
+        if isinstance(self.engine, Classifier):
+            outputs = self.engine.read(texts, progress=progress)
+        elif asking.scoring == "generate":
             outputs = [text.strip() for text in self.engine.generate(texts, asking.decoding, progress=progress)]
         else:
             completions = [self.task.completion_of[label] for label in self.task.labels]
@@ -116,6 +135,11 @@ class Approach:
             mean = asking.scoring == "mean"
             outputs = [self.task.labels[best_label([total / (count if mean else 1) for total, count in row])] for row in scores]
         return Answers(tuple(outputs), time.perf_counter() - began, tuple(tokens))
+
+    def costs(self, answers: Answers) -> dict[str, Any]:
+        """A grid's columns of what it took, to make it and to answer."""
+        tokens = answers.prompt_tokens
+        return {**asdict(self.cost), "seconds": answers.seconds, "prompt_tokens": sum(tokens) / max(1, len(tokens)), "rows": len(tokens)}
 
     def predict(self, rows: Sequence[Any], *, scoring: Scoring = "sum") -> list[str]:
         """The answers to new rows (dicts of the prompt's columns, or texts where it reads one)."""

@@ -62,8 +62,8 @@ def choose(task: Task, options: FewShotSpec) -> list[Example]:
     draw.shuffle(pool)
     if options.select == "random":
         return pool[: options.k]
-    if not task.labels:
-        raise SpecError("select: balanced needs labels, and this task generates", hint="use select: random")
+    if task.kind != "classification":
+        raise SpecError(f"select: balanced needs rows of one label each, and this task is of kind {task.kind}", hint="use select: random")
     by_label = {label: [item for item in pool if item.label == label] for label in task.labels}
     rounds = [item for place in range(options.k) for items in by_label.values() for item in items[place : place + 1]]
     chosen = rounds[: options.k]

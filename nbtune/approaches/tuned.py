@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from nbtune.approaches.base import Approach, Setting
+from nbtune.approaches.base import Approach, Cost, Setting
 from nbtune.errors import RunError
 from nbtune.run import Run, open_run
 from nbtune.spec import Spec, option
@@ -47,21 +47,21 @@ class Tuned:
         """
         run = run_named(options).wait()
         engine = run.engine()
-        if engine.base.labels and engine.base.labels != tuple(task.labels):
+        if engine.base.labels and engine.base.labels != task.head_labels:
             message = f"{label} tells {', '.join(engine.base.labels)} apart, and the labels of task {task.name!r} are others"
             raise RunError(message, hint="compare it on the task that it was trained on")
-        known = run.summary
-        notes: tuple[str, ...] = ()
-        if run.task.fingerprint != task.fingerprint:
-            notes = (f"{label} was trained on task {run.task.name!r} with other rows or another template than this grid's",)
+        notes = tuple(
+            f"{label} was trained on task {name!r} with other rows or another template than this grid's"
+            for each, name in run.learnt.items()
+            if each != task.fingerprint
+        )
         return Approach(
             label,
             task,
             engine,
             lambda prompt: prompt,
             run_id=run.id,
-            trainable_parameters=int(known.get("trainable_parameters", 0)),
-            train_seconds=float(known.get("seconds", 0.0)),
+            cost=Cost.of(run.summary),
             notes=notes,
         )
 

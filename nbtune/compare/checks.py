@@ -35,7 +35,7 @@ def _untouched(approach: Approach, setting: Setting) -> Engine:
     from nbtune.models.shared import shared_base
 
     tuned = approach.engine.base
-    if not tuned.labels:
+    if not tuned.labels and source_of(setting.model).name == tuned.name:
         return setting.engine(approach.task)
     source = source_of(tuned.name).over(tuned.labels)
     held = {"dtype": str(tuned.dtype).removeprefix("torch."), "quantization": tuned.quantization, "device": str(tuned.device)}

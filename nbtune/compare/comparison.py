@@ -40,7 +40,8 @@ class Comparison:
         """A row an approach, in the order asked.
 
         Columns: approach, <metric>, ci_low, ci_high, versus (the best other), difference, difference_low, difference_high, p_value,
-        trainable_parameters, train_seconds, seconds (to answer all rows), prompt_tokens (mean a row), rows.
+        trainable_parameters, adapter_bytes, peak_memory_bytes, train_seconds, train_tokens (0 where nothing is trained), seconds (to answer
+        all rows), prompt_tokens (mean a row), rows.
         """
         import pandas as pd
 

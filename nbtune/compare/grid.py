@@ -71,7 +71,7 @@ def compare(
     base = made[0].engine.base
     notes = [f"base: {base.name} ({str(base.dtype).removeprefix('torch.')}, {base.quantization or 'not quantized'})"]
     if inputs is not None:
-        costs = tuple(_costs(a, b) for a, b in zip(made, answered, strict=True))
+        costs = tuple({"approach": one.label, **one.costs(said)} for one, said in zip(made, answered, strict=True))
         return Comparison(task.name, None, costs, _texts(made, answered, prompts), checks, warnings, notes)
     report("computing intervals and tests")
     from nbtune.compare.scoring import score_columns
@@ -106,25 +106,15 @@ def _setting(entries: Sequence[Any], model: Any, dtype: str | None, device: str 
     from nbtune.approaches.tuned import run_named
     from nbtune.models.catalogue import DEFAULT_DECODER
     from nbtune.models.loading import source_of
+    from nbtune.objectives import WRITES
 
     if model is not None:
         return Setting(source_of(model), dtype, None, device)
     for entry in entries:
         name, options = wanted(entry)
-        if name == get("run").name and (said := run_named(options).spec).get("objective", "sft") == "sft":
+        if name == get("run").name and (said := run_named(options).spec).get("objective", "sft") in WRITES:
             return Setting(said["model"], dtype or said["dtype"], said["quantization"], device or said["device"])
     return Setting(DEFAULT_DECODER, dtype, None, device)
-
-
-def _costs(approach: Approach, answers: Answers) -> dict[str, Any]:
-    return {
-        "approach": approach.label,
-        "trainable_parameters": approach.trainable_parameters,
-        "train_seconds": approach.train_seconds,
-        "seconds": answers.seconds,
-        "prompt_tokens": sum(answers.prompt_tokens) / max(1, len(answers.prompt_tokens)),
-        "rows": len(answers.outputs),
-    }
 
 
 def _texts(made: Sequence[Approach], answered: Sequence[Answers], prompts: Sequence[str]) -> tuple[dict[str, Any], ...]:

@@ -18,7 +18,7 @@ Records = tuple[dict[str, Any], ...]
 
 def score_columns(task: Task, made: Sequence[Approach], answered: Sequence[Answers]) -> tuple[Records, Records]:
     """(records of the table, records of the outputs)."""
-    expected = [item.label if item.label is not None else item.completion.strip() for item in task.test]
+    expected = [item.expected for item in task.test]
     metric = task.metric
     values = [metric.rows(answers.outputs, expected) for answers in answered]
     scores = [metric.score(answers.outputs, expected) for answers in answered]
@@ -31,12 +31,10 @@ def score_columns(task: Task, made: Sequence[Approach], answered: Sequence[Answe
                 metric.name: scores[place],
                 "ci_low": low,
                 "ci_high": high,
-                **_against_best_other(place, scores, values, [item.label for item in made], binary=metric.binary),
-                "trainable_parameters": approach.trainable_parameters,
-                "train_seconds": approach.train_seconds,
-                "seconds": answers.seconds,
-                "prompt_tokens": sum(answers.prompt_tokens) / max(1, len(answers.prompt_tokens)),
-                "rows": len(expected),
+                **_against_best_other(
+                    place, [metric.sign * score for score in scores], values, [item.label for item in made], binary=metric.binary
+                ),
+                **approach.costs(answers),
             }
         )
     outputs = tuple(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, cast
+
+from nbtune.data.encoded import Answered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,8 +105,11 @@ class Batch:
     `input_ids` [B, T]; `position_ids` [B, T]; `predicts` int64 [n], places in the flat B * T whose output is read: those after which a
     trained token comes, or where a text is read for its class; `owner` [n], which row each of them belongs to; `targets`: those tokens [n],
     or the rows' classes [rows]. `num_tokens` counts the rows' real tokens, `num_places` all that goes through the model, pads too.
+    `segments` [B, T] is 1 in the second of two texts where there are two; `weights` [rows] what rows weigh where they differ,
+    `follows` [rows] the class of the second text where rows say whether it follows the first.
     Packed, B is 1, `packed` says where the rows are, and `places` [n], row by row, where each of their tokens is; padded, `padding` int
-    [B, T] is 1 for real tokens.
+    [B, T] is 1 for real tokens. Where an encoder reads the prompts, `decoder_ids` [B, U] go into its decoder, padded, and `predicts` are
+    places in their B * U.
     """
 
     input_ids: torch.Tensor
@@ -114,9 +119,14 @@ class Batch:
     owner: torch.Tensor
     num_tokens: int
     num_places: int
+    num_rows: int
     padding: torch.Tensor | None = None
     packed: PackedRows | None = None
     places: torch.Tensor | None = None
+    segments: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
+    follows: torch.Tensor | None = None
+    decoder_ids: torch.Tensor | None = None
 
     @property
     def num_pads(self) -> int:
@@ -167,7 +177,7 @@ def rows_of_step(num_rows: int, step_rows: int, seed: int, step: int) -> list[in
     return order[place * step_rows : (place + 1) * step_rows]
 
 
-def micro_batches(rows: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+def micro_batches(rows: Sequence[int], lengths: Sequence[int] | Mapping[int, int], size: int) -> Iterator[list[int]]:
     """A step's rows in groups of at most `size`, like lengths together so that padding is small."""
     ordered = sorted(rows, key=lambda row: (lengths[row], row))
     for start in range(0, len(ordered), size):
@@ -250,8 +260,10 @@ def _packed(rows: Sequence[Encoded], *, shared: bool) -> Batch:
         *_targets(rows),
         num_tokens=sum(len(row.ids) for row in rows),
         num_places=len(ids),
+        num_rows=len(rows),
         packed=PackedRows.of(paths),
         places=torch.from_numpy(places),
+        weights=_weights(rows),
     )
 
 
@@ -288,25 +300,68 @@ def _shared(paths: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]) -> Sh
 
 
 def _padded(rows: Sequence[Encoded], pad_id: int) -> Batch:
+    import torch
+
+    written = [row.written for row in rows if isinstance(row, Answered)]
+    read = [row.ids[: row.start] for row in rows] if written else [row.ids for row in rows]
+    ids, mask = _rectangle(read, pad_id)
+    decoder_ids = _rectangle(written, pad_id)[0] if written else None
+    width = (ids if decoder_ids is None else decoder_ids).shape[1]
+    return Batch(
+        ids,
+        torch.arange(ids.shape[1])[None].expand(len(rows), -1),
+        torch.tensor([number * width + place for number, row in enumerate(rows) for place in row.reads]),
+        *_targets(rows),
+        num_tokens=sum(map(len, (*read, *written))),
+        num_places=ids.numel() + (0 if decoder_ids is None else decoder_ids.numel()),
+        num_rows=len(rows),
+        padding=mask,
+        segments=_segments(rows, mask.numpy()),
+        weights=_weights(rows),
+        follows=_follows(rows),
+        decoder_ids=decoder_ids,
+    )
+
+
+def _rectangle(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ids padded on the right, and which of them are real, int [B, T] both."""
     import numpy as np
     import torch
 
-    width = max(len(row.ids) for row in rows)
-    ids = np.full((len(rows), width), pad_id)
-    mask = np.zeros((len(rows), width), np.int64)
+    ids = np.full((len(rows), max(len(row) for row in rows)), pad_id)
+    mask = np.zeros(ids.shape, np.int64)
     for number, row in enumerate(rows):
-        size = len(row.ids)
-        ids[number, :size] = row.ids
-        mask[number, :size] = 1
-    return Batch(
-        torch.from_numpy(ids),
-        torch.arange(width)[None].expand(len(rows), -1),
-        torch.tensor([number * width + place for number, row in enumerate(rows) for place in row.reads]),
-        *_targets(rows),
-        num_tokens=int(mask.sum()),
-        num_places=mask.size,
-        padding=torch.from_numpy(mask),
-    )
+        ids[number, : len(row)] = row
+        mask[number, : len(row)] = 1
+    return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+def _follows(rows: Sequence[Encoded]) -> torch.Tensor | None:
+    """What rows say of their second text, int64; None where they say nothing."""
+    import torch
+
+    found = [getattr(row, "says", None) for row in rows]
+    return None if None in found else torch.tensor(found)
+
+
+def _segments(rows: Sequence[Encoded], mask: np.ndarray) -> torch.Tensor | None:
+    """Which of two texts each token is of, int64 as `mask` [rows, T]; None where no row has two."""
+    import torch
+
+    if all(row.second is None for row in rows):
+        return None
+    second = mask.copy()
+    for number, row in enumerate(rows):
+        second[number, : row.second if row.second is not None else None] = 0
+    return torch.from_numpy(second)
+
+
+def _weights(rows: Sequence[Encoded]) -> torch.Tensor | None:
+    """What the rows weigh, float32; None where all weigh alike."""
+    import torch
+
+    found = [float(getattr(row, "weight", 1.0)) for row in rows]
+    return torch.tensor(found) if any(weight != 1.0 for weight in found) else None
 
 
 def _targets(rows: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:

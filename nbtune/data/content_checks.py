@@ -61,14 +61,14 @@ def content_findings(task: Task, *, near: bool = True) -> list[Finding]:
     if task.kind == "text":
         return found
     found += _contradictions(rows, classes=task.kind == "classification")
-    if task.kind != "tagging" and task.spec.format != "messages":
+    if task.kind in ("classification", "generation") and task.spec.format != "messages":
         found += _labels_given_away(task, rows) if task.kind == "classification" else _answers_given_away(task, rows)
     return [*found, *_imbalance(task)]
 
 
 def _rows(task: Task, *, near: bool) -> _Rows:
     examples = (*task.train, *task.dev, *task.test)
-    contents = contents_of(examples, _columns(str(task.spec.prompt), examples[0]) if examples else ())
+    contents = contents_of(examples, _columns(f"{task.spec.prompt}{task.spec.text_pair or ''}", examples[0]) if examples else ())
     groups = equal_groups(contents)
     if near and len(examples) <= MOST_COMPARED:
         alike = near_duplicate_groups(contents)

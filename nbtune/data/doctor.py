@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nbtune.data.content_checks import content_findings
-from nbtune.data.encoded import Encoded, Reading, Tagging, Texts, pieces_of
+from nbtune.data.encoded import Answering, Encoded, Reading, Tagging, Texts, pieces_of
 from nbtune.data.encoding import Encoder
 from nbtune.data.findings import Finding, place, refusal
+from nbtune.data.masking import Masking, masked_rows
 from nbtune.data.token_checks import Coded, Limit, code, token_findings
 from nbtune.errors import NbtuneError
 from nbtune.views import view
@@ -146,7 +147,7 @@ def diagnose(
     model: str = "",
     near: bool = True,
     max_eval_rows: int | None = None,
-    reading: Reading | Tagging | Texts | None = None,
+    reading: Reading | Tagging | Texts | Masking | Answering | None = None,
 ) -> Diagnosis:
     """Looks at a task's rows and at their tokens.
 
@@ -158,7 +159,8 @@ def diagnose(
         model: whose tokenizer it is, for people; left out, what the tokenizer calls itself.
         near: look for near-duplicates, which takes seconds from thousands of rows on.
         max_eval_rows: how many dev rows are looked at as tokens; left out, all.
-        reading: how a model with a head over classes reads the texts; left out, the model writes the completion, or goes on with texts.
+        reading: how a model with a head over classes reads the texts, or one with an encoder answers them; left out, the model writes the
+            completion behind the prompt, or goes on with texts.
 
     Raises:
         DataError: chat is on, and the tokenizer has no chat template.
@@ -188,7 +190,7 @@ def diagnose(
         findings=findings,
         marked=_marked(encoder, train, limit.tokens),
         labelled="words" if task.kind == "tagging" else "rows",
-        encoded=() if refused else tuple(piece for row in train for piece in _cut(encoder, row, limit.tokens)),
+        encoded=() if refused else _encoded(encoder, train, limit.tokens),
     )
 
 
@@ -197,6 +199,12 @@ def _reading(task: Task) -> Tagging | Texts | None:
     if task.kind == "tagging":
         return Tagging(task.labels, both_ways=True)
     return Texts() if task.kind == "text" else None
+
+
+def _encoded(encoder: Encoder, rows: Sequence[Coded], max_length: int) -> tuple[Encoded, ...]:
+    if isinstance(encoder.reading, Masking):
+        return tuple(masked_rows(encoder.tokenizer, [row.example.prompt for row in rows], encoder.reading, max_length))
+    return tuple(piece for row in rows for piece in _cut(encoder, row, max_length))
 
 
 def _cut(encoder: Encoder, row: Coded, max_length: int) -> list[Encoded]:

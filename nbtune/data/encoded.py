@@ -6,7 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-__all__ = ["Dialogue", "Encoded", "Labelled", "Pooling", "Reading", "Tagged", "Tagging", "Texts", "pieces_of"]
+from nbtune.metrics.numbers import number_of, written_number
+from nbtune.metrics.several import labels_in, written
+
+__all__ = [
+    "Answered",
+    "Answering",
+    "Dialogue",
+    "Encoded",
+    "Labelled",
+    "Pooling",
+    "Reading",
+    "Spans",
+    "Tagged",
+    "Tagging",
+    "Texts",
+    "pieces_of",
+]
 
 Pooling = Literal["cls", "mean", "last"]
 """Where a text is read for its class: at its first token, at all of them on average, at its last."""
@@ -25,6 +41,20 @@ class Encoded:
         return len(self.ids) - self.start
 
     @property
+    def second(self) -> int | None:
+        """Where the second of two texts begins; None: there is one."""
+        return None
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether it is another row at each step."""
+        return False
+
+    def drawn(self, chance: str) -> Encoded:
+        """The row as it is trained once."""
+        return self
+
+    @property
     def num_last(self) -> int:
         """Tokens of the (last) answer, the end of sequence counted: what always has to fit."""
         return len(self.ids) - self.start
@@ -39,7 +69,7 @@ class Encoded:
         return range(max(self.start, 1) - 1, len(self.ids) - 1)
 
     @property
-    def targets(self) -> Sequence[int]:
+    def targets(self) -> Sequence[float]:
         """What is to be read there."""
         return self.ids[max(self.start, 1) :]
 
@@ -58,7 +88,32 @@ class Encoded:
         """
         over = max(0, len(self.ids) - max_length)
         kept = int(bos is not None and self.ids[:1] == (bos,))
-        return Encoded((*self.ids[:kept], *self.ids[kept + over :]), self.start - over)
+        return replace(self, ids=(*self.ids[:kept], *self.ids[kept + over :]), start=self.start - over)
+
+
+@dataclass(frozen=True)
+class Answered(Encoded):
+    """A prompt that an encoder reads, and behind it in `ids` an answer that a decoder writes, which is begun with the ids `opening`.
+
+    What is read are places of `written`, not of `ids`.
+    """
+
+    opening: tuple[int, ...]
+
+    @property
+    def written(self) -> tuple[int, ...]:
+        """What goes into the decoder: its opening and the answer but for its last token, so that each place predicts the next."""
+        return (*self.opening, *self.ids[self.start : -1])
+
+    @property
+    def reads(self) -> Sequence[int]:
+        """The last place of the opening, and all behind it."""
+        return range(len(self.opening) - 1, len(self.written))
+
+    @property
+    def targets(self) -> Sequence[int]:
+        """The answer."""
+        return self.ids[self.start :]
 
 
 @dataclass(frozen=True)
@@ -78,7 +133,7 @@ class Dialogue(Encoded):
         return tuple(place - 1 for place in self.trained)
 
     @property
-    def targets(self) -> Sequence[int]:
+    def targets(self) -> Sequence[float]:
         """The assistant's tokens."""
         return tuple(self.ids[place] for place in self.trained)
 
@@ -104,17 +159,49 @@ class Dialogue(Encoded):
         return Dialogue(plain.ids, plain.start, tuple(place - over for place in self.trained if place > kept + over))
 
 
+Spans = tuple[tuple[int, int], tuple[int, int]]
+
+
+def _moved(spans: Spans, by: int) -> Spans:
+    (begin, end), (other, last) = spans
+    return (begin + by, end + by), (other + by, last + by)
+
+
+def _cut_longer(ids: tuple[int, ...], spans: Spans, max_length: int) -> tuple[tuple[int, ...], Spans]:
+    """Two texts within `max_length`: the longer one is cut until both are as long, then both are."""
+    (begin, end), (other, last) = spans
+    marks = len(ids) - (end - begin) - (last - other)
+    room = max(2, max_length - marks)
+    half = room // 2
+    one, two = end - begin, last - other
+    one, two = (one, min(two, room - one)) if one <= half else (room - two, two) if two <= half else (room - half, half)
+    kept = (*ids[: begin + one], *ids[end : other + two], *ids[last:])
+    at = other - (end - begin - one)
+    return kept, ((begin, begin + one), (at, at + two))
+
+
 @dataclass(frozen=True)
 class Labelled(Encoded):
-    """A text and the number of its class, read where `pooling` says; `start` is where its own tokens begin, behind a soft prompt's."""
+    """A text and what its head is to say of it, read where `pooling` says; `start` is where its own tokens begin, behind a soft prompt's.
 
-    label: int
+    `label` is the number of its class, for each of several labels 1 or 0, or a number. `weight` is what the row weighs in a loss among
+    others. Of a pair, `spans` are the places of its two texts' tokens: [first, behind the last] of each.
+    """
+
+    label: int | float | tuple[int, ...]
     pooling: Pooling
+    weight: float = 1.0
+    spans: Spans | None = None
 
     @property
     def num_trained(self) -> int:
-        """One: a row has one class."""
+        """One: a row is one answer."""
         return 1
+
+    @property
+    def second(self) -> int | None:
+        """Where the second of two texts begins."""
+        return None if self.spans is None else self.spans[1][0]
 
     @property
     def reads(self) -> Sequence[int]:
@@ -125,14 +212,25 @@ class Labelled(Encoded):
         return range(begin, end)
 
     @property
-    def targets(self) -> Sequence[int]:
-        """The class."""
-        return (self.label,)
+    def targets(self) -> Sequence[float]:
+        """What its head is to say."""
+        return self.label if isinstance(self.label, tuple) else (self.label,)
+
+    def behind(self, first: Sequence[int]) -> Self:
+        """The row with these ids in front."""
+        moved = super().behind(first)
+        return moved if self.spans is None else replace(moved, spans=_moved(self.spans, len(first)))
 
     def cut(self, max_length: int, bos: int | None) -> Labelled:
-        """The row within `max_length`: read at its end it loses its beginning, else its end, but for what closes it."""
+        """The row within `max_length`: read at its end it loses its beginning, else its end, but for what closes it.
+
+        Of two texts the longer one loses its end first.
+        """
         if len(self.ids) <= max_length:
             return self
+        if self.spans is not None:
+            ids, spans = _cut_longer(self.ids, self.spans, max_length)
+            return replace(self, ids=ids, spans=spans)
         if self.pooling == "last":
             opened = int(bos is not None and self.ids[:1] == (bos,))
             return replace(self, ids=(*self.ids[:opened], *self.ids[opened + len(self.ids) - max_length :]))
@@ -161,7 +259,7 @@ class Tagged(Encoded):
         return self.places
 
     @property
-    def targets(self) -> Sequence[int]:
+    def targets(self) -> Sequence[float]:
         """The tags."""
         return self.tags
 
@@ -187,11 +285,49 @@ class Tagging:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a model with a head over `labels` reads a text; one that sees `both_ways` has the marks that its tokenizer puts round it."""
+    """How a model with a head over `labels` reads a text; one that sees `both_ways` has the marks that its tokenizer puts round it.
+
+    The answer is `of` one class, of any number of labels, or a number, which the head gives in units of `spread` away from `centre`.
+    `weights` are what rows of each class weigh in a loss (None: all alike).
+    """
 
     labels: tuple[str, ...]
     pooling: Pooling
     both_ways: bool
+    of: Literal["class", "labels", "number"] = "class"
+    centre: float = 0.0
+    spread: float = 1.0
+    weights: tuple[float, ...] | None = None
+
+    @property
+    def some(self) -> str:
+        """An answer that it can give, for a text of which none is known."""
+        return {"class": self.labels[0], "labels": written(()), "number": "0"}[self.of]
+
+    def target(self, answer: str) -> int | float | tuple[int, ...] | None:
+        """What the head is to say where that is the answer; None: it cannot."""
+        if self.of == "class":
+            return self.labels.index(answer) if answer in self.labels else None
+        if self.of == "labels":
+            named = set(labels_in(answer))
+            return tuple(int(label in named) for label in self.labels) if named <= set(self.labels) else None
+        value = number_of(answer)
+        return None if value is None else (value - self.centre) / self.spread
+
+    def answer(self, outputs: Sequence[float]) -> str:
+        """What a head's outputs [labels] say."""
+        if self.of == "number":
+            return written_number(self.centre + self.spread * outputs[0])
+        if self.of == "labels":
+            return written([label for label, value in zip(self.labels, outputs, strict=True) if value > 0])
+        return self.labels[max(range(len(outputs)), key=outputs.__getitem__)]
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How a model answers whose encoder reads a prompt, with the marks that its tokenizer puts round it: its decoder begins so."""
+
+    decoder_start: int
 
 
 @dataclass(frozen=True)

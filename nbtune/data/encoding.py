@@ -8,17 +8,20 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from nbtune.data.conversations import Conversation
-from nbtune.data.encoded import Dialogue, Encoded, Labelled, Reading, Tagged, Tagging, Texts, pieces_of
+from nbtune.data.encoded import Answered, Answering, Dialogue, Encoded, Labelled, Reading, Spans, Tagged, Tagging, Texts, pieces_of
+from nbtune.data.masking import Masking, masked_rows
+from nbtune.data.pairs import Pair
 from nbtune.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Encoder", "TokenView", "encode_rows", "token_view"]
+__all__ = ["Encoder", "TokenView", "encode_dev", "encode_rows", "token_view"]
 
 
 @dataclass(frozen=True)
@@ -35,19 +38,37 @@ class Encoder:
 
     With `chat` the prompt is the user's turn of the tokenizer's chat template (after `system`), and the answer the assistant's;
     the answer's outer spaces are dropped there, because the template sets its own. `first` are ids that stand before every prompt.
-    With `reading` a row is a text and its class, or its words and their tags, and nothing is written; with `Texts` it is a piece of a text.
+    With `reading` a row is a text and its class, or its words and their tags, and nothing is written; with `Texts` it is a piece of a text;
+    with `Answering` the answer is a text of its own, which a decoder writes, and its outer spaces are dropped as well.
     """
 
     tokenizer: PreTrainedTokenizerBase
     chat: bool = False
     system: str | None = None
     first: tuple[int, ...] = ()
-    reading: Reading | Tagging | Texts | None = None
+    reading: Reading | Tagging | Texts | Masking | Answering | None = None
 
     def __post_init__(self) -> None:
         if self.chat and not self.tokenizer.chat_template:
             message = f"chat is on, and the tokenizer of {self.tokenizer.name_or_path!r} has no chat template"
             raise DataError(message, hint="set chat: false and leave system out, or use a model tuned for chat")
+
+    @property
+    def joined(self) -> bool:
+        """Whether an answer continues the text of its prompt: no chat template stands between them, and one sequence holds both."""
+        return not self.chat and not isinstance(self.reading, Answering)
+
+    @cached_property
+    def opening(self) -> tuple[int, ...]:
+        """What a decoder beside an encoder begins each answer with: its start, and the marks that the tokenizer puts before a text.
+
+        These marks (the BOS of BART, the language of mBART-50) are given, as `forced_bos_token_id` gives them. Without such a decoder: ().
+        """
+        if not isinstance(self.reading, Answering):
+            return ()
+        marks = [int(token) for token in self.tokenizer(text_target="")["input_ids"]]
+        end = self.tokenizer.eos_token_id
+        return (self.reading.decoder_start, *(marks[: marks.index(end)] if end in marks else ()))
 
     def prompt_text(self, prompt: str) -> str:
         """The whole text that the model reads before it answers, special tokens of a chat template included."""
@@ -76,7 +97,7 @@ class Encoder:
             raise DataError(message, hint="some templates know no system turn, or want user and assistant to take turns") from error
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """Token ids of a prompt, with the tokenizer's BOS where it has one, and never an EOS."""
+        """Token ids of a prompt, with the tokenizer's BOS where it has one, and never an EOS but for an encoder."""
         return [*self.first, *self._ids(self.prompt_text(prompt), special=not self.chat)]
 
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
@@ -109,18 +130,39 @@ class Encoder:
             raise DataError(message, hint=f"set max_length to {len(self.first) + len(whole.ids)} or more")
         return whole.cut(room, self.tokenizer.bos_token_id).behind(self.first)
 
-    def labelled(self, prompt: str, label: str) -> Labelled:
-        """A text and its class at full length, without `first`.
+    def labelled(self, prompt: str, answer: str) -> Labelled:
+        """A text (a `Pair`: two of them, for a model that sees both ways) and what its head is to say, at full length, without `first`.
 
         Raises:
-            DataError: the encoder has no `reading`, or the label is none of its labels.
+            DataError: the encoder has no `reading`, or the answer is none that its head can give.
         """
         how = self.reading
-        if not isinstance(how, Reading) or label not in how.labels:
+        target = how.target(answer) if isinstance(how, Reading) else None
+        if not isinstance(how, Reading) or target is None:
             known = ", ".join(how.labels) if isinstance(how, Reading) else "those of a head, which there is not"
-            message = f"the label {label!r} is none of {known}"
+            message = f"the label {answer!r} is none of {known}"
             raise DataError(message, hint="list all classes in labels: of the task")
-        return Labelled(tuple(self._ids(self.prompt_text(prompt), special=not self.chat)), 0, how.labels.index(label), how.pooling)
+        weight = how.weights[target] if how.weights is not None and isinstance(target, int) else 1.0
+        if isinstance(prompt, Pair) and how.both_ways and not self.chat:
+            ids, spans = self._both(prompt)
+            return Labelled(ids, 0, target, how.pooling, weight, spans)
+        return Labelled(tuple(self._ids(self.prompt_text(prompt), special=not self.chat)), 0, target, how.pooling, weight)
+
+    def _both(self, pair: Pair) -> tuple[tuple[int, ...], Spans]:
+        """The ids of two texts with the tokenizer's marks round and between them, and where the tokens of each stand.
+
+        Raises:
+            DataError: the tokenizer cannot tell where.
+        """
+        if not self.tokenizer.is_fast:
+            raise DataError("the tokenizer cannot tell two texts apart", hint="use a model with a fast tokenizer")
+        said = self.tokenizer(pair.first, pair.second, verbose=False)
+        of = said.sequence_ids()
+        places = [[place for place, number in enumerate(of) if number == which] for which in (0, 1)]
+        begin = places[0][0] if places[0] else next((place for place, number in enumerate(of) if number is None), 0) + 1
+        other = places[1][0] if places[1] else len(of) - 1
+        spans = (begin, begin + len(places[0])), (other, other + len(places[1]))
+        return tuple(int(token) for token in said["input_ids"]), spans
 
     def tagged(self, text: str, tags: str) -> tuple[Tagged, tuple[int, ...]]:
         """A text of words and its tags, both divided by spaces, at full length, without `first`; and which of its words have tokens at all.
@@ -136,7 +178,7 @@ class Encoder:
             raise DataError(f"the tag {stray!r} is none of the task's", hint="list all tags in labels: of the task")
         if not self.tokenizer.is_fast:
             raise DataError("the tokenizer cannot tell where in a text its tokens stand", hint="use a model with a fast tokenizer")
-        said = self.tokenizer(text, return_offsets_mapping=True)
+        said = self.tokenizer(text, return_offsets_mapping=True, verbose=False)
         ends = list(accumulate(len(word) + 1 for word in words))
         first: dict[int, int] = {}
         for place, (begin, end) in enumerate(said["offset_mapping"]):
@@ -156,11 +198,12 @@ class Encoder:
     def whole(self, prompt: str, answer: str) -> Encoded:
         """Prompt, answer and end of sequence (where the tokenizer has one) at full length, without `first`; nothing is checked."""
         text = self.prompt_text(prompt)
-        if isinstance(prompt, Conversation) and self.chat:
+        if isinstance(prompt, Conversation) and self.chat and not self.opening:
             return self._dialogue(prompt, text, answer)
         before = self._ids(text, special=not self.chat)
         end = self.tokenizer.eos_token_id
-        return Encoded((*before, *self._after(text, before, answer), *((end,) if isinstance(end, int) else ())), len(before))
+        ids = (*before, *self._after(text, before, answer), *((end,) if isinstance(end, int) else ()))
+        return Answered(ids, len(before), self.opening) if self.opening else Encoded(ids, len(before))
 
     def _dialogue(self, prompt: Conversation, text: str, answer: str) -> Dialogue:
         """All turns, of which the assistant's are trained, each with the mark that ends it.
@@ -211,8 +254,10 @@ class Encoder:
 
     def _after(self, text: str, before: list[int], answer: str) -> list[int]:
         """The ids of an answer behind the text whose ids are `before`."""
-        if self.chat:
+        if not self.joined:
             answer = answer.strip()
+        if self.opening:
+            return self._ids(answer, special=False)
         both = self._ids(text + answer, special=not self.chat)
         if both[: len(before)] == before and len(both) > len(before):
             return both[len(before) :]
@@ -221,8 +266,8 @@ class Encoder:
     def _ids(self, text: str, *, special: bool) -> list[int]:
         if not text:
             return []
-        ids = [int(token) for token in self.tokenizer(text, add_special_tokens=special)["input_ids"]]
-        closes = isinstance(self.reading, Reading) and self.reading.both_ways
+        ids = [int(token) for token in self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]]
+        closes = bool(self.opening) or (isinstance(self.reading, Reading) and self.reading.both_ways)
         if special and not closes and ids and ids[-1] == self.tokenizer.eos_token_id and not text.endswith(str(self.tokenizer.eos_token)):
             ids.pop()
         return ids
@@ -234,6 +279,10 @@ def encode_rows(encoder: Encoder, examples: Sequence[Any], *, max_length: int) -
     Raises:
         DataError: a row cannot be trained on (see `Encoder.row`), or begins with two BOS tokens.
     """
+    if isinstance(encoder.reading, Masking):
+        texts = [item.prompt for item in examples]
+        room = max_length - len(encoder.first)
+        return [row.behind(encoder.first) for row in masked_rows(encoder.tokenizer, texts, encoder.reading, room)], 0
     rows: list[Encoded] = []
     cut = 0
     begin = encoder.tokenizer.bos_token_id
@@ -242,9 +291,9 @@ def encode_rows(encoder: Encoder, examples: Sequence[Any], *, max_length: int) -
             found = pieces_of(encoder.text(item.prompt), max_length - len(encoder.first))
             rows += [piece.behind(encoder.first) for piece in found if piece.num_trained]
             continue
-        if encoder.reading is not None:
+        if isinstance(encoder.reading, Reading | Tagging):
             tags = isinstance(encoder.reading, Tagging)
-            whole = encoder.tagged(item.prompt, item.completion)[0] if tags else encoder.labelled(item.prompt, item.label)
+            whole = encoder.tagged(item.prompt, item.completion)[0] if tags else encoder.labelled(item.prompt, item.expected)
             room = max_length - len(encoder.first)
             rows.append(whole.cut(room, begin).behind(encoder.first))
             cut += len(whole.ids) > room
@@ -256,6 +305,16 @@ def encode_rows(encoder: Encoder, examples: Sequence[Any], *, max_length: int) -
         cut += len(row.ids) == max_length and len(encoder.prompt_ids(item.prompt)) > row.start
         rows.append(row)
     return rows, cut
+
+
+def encode_dev(encoder: Encoder, examples: Sequence[Any], *, max_length: int) -> tuple[Encoded, ...]:
+    """The rows that are looked at again and again: what chance has a part in is the same each time.
+
+    Raises:
+        DataError: as `encode_rows`.
+    """
+    rows, _ = encode_rows(encoder, examples, max_length=max_length)
+    return tuple(row.drawn(f"dev:{number}") for number, row in enumerate(rows))
 
 
 def token_view(task: Any, tokenizer: PreTrainedTokenizerBase, *, max_length: int = 512) -> TokenView:

@@ -32,6 +32,11 @@ class Example:
     label: str | None
     key: str
 
+    @property
+    def expected(self) -> str:
+        """What is to be answered: the label, or the completion without outer spaces."""
+        return self.label if self.label is not None else self.completion.strip()
+
 
 @dataclass(frozen=True)
 class Filled:
@@ -52,13 +57,13 @@ def example_key(prompt: str, completion: str) -> str:
     return hashlib.sha256((prompt + completion).encode()).hexdigest()[:16]
 
 
-def fill(rows: Sequence[Row], prompt: Template, completion: Template | None, part: str = "") -> list[Filled]:
-    """The rows with both templates filled; without one of a completion, theirs is empty.
+def fill(rows: Sequence[Row], prompt: Template, completion: Template | None, part: str = "", *, what: str = "prompt") -> list[Filled]:
+    """The rows with both templates filled; without one of a completion, theirs is empty. `what` the first is called in an error.
 
     Raises:
         DataError: a column or value that a template needs is not there; prompts or completions that are empty or white space only.
     """
-    templates = {name: template for name, template in (("prompt", prompt), ("completion", completion)) if template is not None}
+    templates = {name: template for name, template in ((what, prompt), ("completion", completion)) if template is not None}
     for name, template in templates.items():
         try:
             template.columns(rows[0])
@@ -66,7 +71,7 @@ def fill(rows: Sequence[Row], prompt: Template, completion: Template | None, par
             raise DataError(f"{part + ', ' if part else ''}{name}: {error.message}", hint=error.hint) from None
     where = f"{part} row" if part else "row"
     texts = {"completion": [""] * len(rows), **{name: _render(rows, template, name, where) for name, template in templates.items()}}
-    return [Filled(*three) for three in zip(rows, texts["prompt"], texts["completion"], strict=True)]
+    return [Filled(*three) for three in zip(rows, texts[what], texts["completion"], strict=True)]
 
 
 def _render(rows: Sequence[Row], template: Template, name: str, where: str) -> list[str]:

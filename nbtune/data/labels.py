@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 __all__ = ["Kind", "completion_texts", "decide_kind"]
 
-Kind = Literal["generation", "classification", "tagging", "text"]
+Kind = Literal["generation", "classification", "multi-label", "regression", "tagging", "text"]
 _LONGEST: Final = 60
 _MOST: Final = 200
 _ROWS_A_LABEL: Final = 8

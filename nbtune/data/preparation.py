@@ -13,11 +13,14 @@ from nbtune.data.division import Division, divide
 from nbtune.data.examples import Example, Filled, example_key, fill
 from nbtune.data.formats import Layout, layout_of
 from nbtune.data.labels import Kind, completion_texts, decide_kind
+from nbtune.data.pairs import paired
 from nbtune.data.readers import read
 from nbtune.data.rows import Row
+from nbtune.data.several import fill_several, several_of
 from nbtune.data.tags import fill_tagged, tags_of
 from nbtune.data.templates import Template
 from nbtune.errors import DataError, SpecError, did_you_mean
+from nbtune.metrics.numbers import number_of
 from nbtune.spec import TaskSpec
 
 __all__ = ["Prepared", "prepare"]
@@ -57,22 +60,27 @@ def prepare(spec: TaskSpec, folder: Path | None) -> Prepared:
     completion = None if spec.completion is None else _template("completion", spec.completion)
     given, notes = _filled(spec, rows, prompt, completion, layout)
     first = next(iter(given.values()))
-    for name, template in (("prompt", prompt), ("completion", completion)):
+    second = None if spec.text_pair is None else _template("text_pair", spec.text_pair)
+    if second is not None:
+        given = {part: paired(items, [item.row for item in items], second, "" if part == "all" else part) for part, items in given.items()}
+    for name, template in (("prompt", prompt), ("text_pair", second), ("completion", completion)):
         if template is not None:
             _refuse_constant(name, template, first[0].row)
     learned = given.get("train") or given["all"]
     kind, why = _kind(spec, learned)
     notes += why
     classes = kind == "classification"
-    read_columns = list(prompt.columns(first[0].row).values())
+    read_columns = [column for template in (prompt, second) if template is not None for column in template.columns(first[0].row).values()]
     columns = sorted({*read_columns, *(completion.columns(first[0].row).values() if completion is not None else ())})
     if classes:
         _refuse_labels(given, spec)
+    if kind == "regression":
+        _refuse_no_numbers(given)
     division = divide(given, read_columns, columns, spec.split, by_label=classes)
     texts, warnings = _completions(given, spec) if classes else ({}, _one_answer(learned) if completion is not None else ())
-    tags = tags_of(given, spec.labels) if kind == "tagging" else ()
+    tags = tags_of(given, spec.labels) if kind == "tagging" else several_of(given, spec.labels) if kind == "multi-label" else ()
     notes += _untrained(division, texts)
-    warnings = (*division.warnings, *warnings, *(_contradictions(given) if classes else ()))
+    warnings = (*division.warnings, *warnings, *(_contradictions(given) if classes else _undefined(division, kind)))
     parts = {part: _examples(part, rows, texts) for part, rows in division.parts.items()}
     texts = texts or dict(zip(tags, tags, strict=True))
     return Prepared(spec, kind, parts["train"], parts["dev"], parts["test"], texts, notes + division.notes, warnings)
@@ -100,8 +108,9 @@ def _filled(
         dropped = sum(count for _, count in found.values())
         told += (f"{dropped} conversations end without an answer: what stands behind the last one is left out",) if dropped else ()
         return {part: items for part, (items, _) in found.items()}, told
-    if spec.kind == "tagging" and completion is not None:
-        return {part: fill_tagged(items, prompt, completion, names[part]) for part, items in rows.items()}, told
+    filling = {"tagging": fill_tagged, "multi-label": fill_several}.get(spec.kind or "")
+    if filling is not None and completion is not None:
+        return {part: filling(items, prompt, completion, names[part]) for part, items in rows.items()}, told
     return {part: fill(items, prompt, completion, names[part]) for part, items in rows.items()}, told
 
 
@@ -130,7 +139,8 @@ def _refuse_contradictions(spec: TaskSpec) -> None:
         if given:
             msg = f"{given[0]} is given, but kind: text has none: the whole text is what the prompt says"
             raise SpecError(msg, hint=f"drop {given[0]}, or use kind: generation")
-    if spec.kind in ("generation", "text") and spec.labels is not None:
+    _refuse_odd_pair(spec)
+    if spec.kind in ("generation", "regression", "text") and spec.labels is not None:
         msg = f"labels are given, but kind: {spec.kind} has none"
         raise SpecError(msg, hint="say kind: classification, or drop labels")
     if not spec.name.strip():
@@ -142,6 +152,32 @@ def _refuse_contradictions(spec: TaskSpec) -> None:
         if twice:
             msg = f"labels holds {twice[0]!r} twice" if twice[0] else "labels holds an empty label"
             raise SpecError(msg, hint="give each class once")
+
+
+def _refuse_odd_pair(spec: TaskSpec) -> None:
+    if spec.kind == "pairs" and spec.text_pair is None:
+        msg = "kind is pairs, and text_pair is missing"
+        raise SpecError(msg, hint='give the template of the second text: text_pair: "{{ hypothesis }}"')
+    if spec.text_pair is None:
+        return
+    if spec.prompt is None:
+        raise SpecError("text_pair is given, and prompt is missing", hint="give the template of the first text, too")
+    if spec.kind in ("tagging", "text"):
+        raise SpecError(f"text_pair is given, and kind {spec.kind} reads one text", hint="drop one of the two")
+
+
+def _refuse_no_numbers(given: Mapping[str, Sequence[Filled]]) -> None:
+    """Refuses an answer that is no number, and numbers that are all the same."""
+    for part, items in given.items():
+        for number, item in enumerate(items, start=1):
+            if number_of(item.completion) is None:
+                where = f"{part} row {number}" if part != "all" else f"row {number}"
+                msg = f"{where}: the completion is {item.completion.strip()!r:.60}, which is no number"
+                raise DataError(msg, hint="kind regression learns numbers such as -1.5 or 2e3, nothing beside them")
+    learned = {number_of(item.completion) for item in given.get("train") or given["all"]}
+    if len(learned) == 1:
+        msg = f"every answer is {next(iter(learned))}: there is nothing to learn"
+        raise DataError(msg, hint="check the completion template")
 
 
 def _template(name: str, source: str) -> Template:
@@ -162,11 +198,13 @@ def _refuse_constant(name: str, template: Template, row: Mapping[str, object]) -
 
 def _kind(spec: TaskSpec, learned: Sequence[Filled]) -> tuple[Kind, tuple[str, ...]]:
     if spec.kind is not None:
-        return spec.kind, ()
+        return "classification" if spec.kind == "pairs" else spec.kind, ()
     if spec.labels is not None:
         return "classification", ("kind: classification, because labels are given",)
-    if isinstance(spec.metric, str) and spec.metric in ("accuracy", "macro_f1"):
+    if spec.metric in ("accuracy", "macro_f1"):
         return "classification", (f"kind: classification, because the metric is {spec.metric}",)
+    if spec.metric in ("pearson", "spearman", "mae", "rmse"):
+        return "regression", (f"kind: regression, because the metric is {spec.metric}",)
     kind, why = decide_kind([item.completion for item in learned])
     return kind, (why,)
 
@@ -204,6 +242,15 @@ def _completions(given: Mapping[str, Sequence[Filled]], spec: TaskSpec) -> tuple
 def _one_answer(learned: Sequence[Filled]) -> tuple[str, ...]:
     answers = {item.completion for item in learned}
     return (f"every completion is {next(iter(answers))[:60]!r}: there is nothing to tell apart",) if len(answers) == 1 else ()
+
+
+def _undefined(division: Division, kind: Kind) -> tuple[str, ...]:
+    """What is to be said of parts of numbers that are all the same, with which nothing can correlate."""
+    if kind != "regression":
+        return ()
+    parts = {part: {item.completion.strip() for item in items} for part, items in division.parts.items()}
+    alike = {part: next(iter(found)) for part, found in parts.items() if len(found) == 1}
+    return tuple(f"every {part} row expects {value}: no correlation with them is defined" for part, value in alike.items())
 
 
 def _untrained(division: Division, texts: Mapping[str, str]) -> tuple[str, ...]:

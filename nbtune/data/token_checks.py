@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from nbtune.data.encoded import Encoded, Tagging, Texts, pieces_of
+from nbtune.data.encoded import Encoded, Reading, Tagging, Texts, pieces_of
 from nbtune.data.encoding import Encoder
 from nbtune.data.examples import Example
 from nbtune.data.findings import Finding, place, quoted
+from nbtune.data.masking import Masking, masked_rows
 
 __all__ = ["Coded", "Limit", "code", "token_findings"]
 
@@ -54,11 +55,16 @@ def code(encoder: Encoder, examples: Sequence[Example]) -> list[Coded]:
     if isinstance(encoder.reading, Texts):
         wholes = (encoder.text(item.prompt) for item in examples)
         return [Coded(item, whole, whole.num_trained) for item, whole in zip(examples, wholes, strict=True)]
+    if isinstance(encoder.reading, Masking):
+        alone = replace(encoder.reading, sentences=False)
+        found = [masked_rows(encoder.tokenizer, [item.prompt], alone, 1 << 30) for item in examples]
+        drawn = [rows[0].drawn("shown") if rows else Encoded((), 0) for rows in found]
+        return [Coded(item, whole, whole.num_trained) for item, whole in zip(examples, drawn, strict=True)]
     if isinstance(encoder.reading, Tagging):
         rows = (encoder.tagged(item.prompt, item.completion)[0] for item in examples)
         return [Coded(item, row, row.num_trained) for item, row in zip(examples, rows, strict=True)]
-    if encoder.reading is not None:
-        return [Coded(item, encoder.labelled(item.prompt, str(item.label)), 1) for item in examples]
+    if isinstance(encoder.reading, Reading):
+        return [Coded(item, encoder.labelled(item.prompt, item.expected), 1) for item in examples]
     ended = int(isinstance(encoder.tokenizer.eos_token_id, int))
     wholes = (encoder.whole(item.prompt, item.completion) for item in examples)
     return [Coded(item, whole, whole.num_last - ended) for item, whole in zip(examples, wholes, strict=True)]
@@ -68,10 +74,13 @@ def token_findings(encoder: Encoder, rows: Sequence[Coded], limit: Limit) -> lis
     """What there is to say of `rows`, which are trained (train) or asked during the training (dev)."""
     if isinstance(encoder.reading, Texts):
         return [*_doubled(encoder, rows), *_in_pieces(rows, limit), *_facts(encoder, limit)]
+    if isinstance(encoder.reading, Masking):
+        return [*_unreadable(rows), *_in_pieces(rows, limit)]
     if isinstance(encoder.reading, Tagging):
         return [*_wordless(rows), *_read_in_part(rows, limit)]
-    if encoder.reading is not None:
-        return [*_unreadable(encoder, rows), *_read_in_part(rows, limit)]
+    if isinstance(encoder.reading, Reading):
+        marks = len(encoder.labelled("", rows[0].example.expected).ids) if rows else 0
+        return [*_unreadable(rows, marks), *_read_in_part(rows, limit)]
     return [
         *_untrainable(encoder, rows),
         *_too_long(rows, limit),
@@ -114,9 +123,8 @@ def _in_pieces(rows: Sequence[Coded], limit: Limit) -> Iterator[Finding]:
         yield Finding("info", what, "nothing is lost; a larger max_length lets the model see more of a text at once", _places(cut))
 
 
-def _unreadable(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
-    """Texts of which nothing is there but the marks that the tokenizer puts round each."""
-    marks = len(encoder.labelled("", str(rows[0].example.label)).ids) if rows else 0
+def _unreadable(rows: Sequence[Coded], marks: int = 0) -> Iterator[Finding]:
+    """Texts of which nothing is there but as many marks as the tokenizer puts round each."""
     blank = [row for row in rows if not row.example.prompt.strip() or len(row.whole.ids) <= marks]
     if blank:
         what = f"the prompt has no tokens in {_count(blank, rows)}, for one {blank[0].example.prompt!r:.60}"
@@ -181,16 +189,16 @@ def _ends(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
 
 
 def _ends_within(encoder: Encoder, row: Coded, end: int, word: str) -> bool:
-    """Whether the prompt itself holds the end; a chat template ends each turn with it, as it should."""
-    if encoder.chat:
+    """Whether the prompt itself holds the end; a chat template ends each turn with it, as it should, and so does an encoder's text."""
+    if not encoder.joined:
         return word in row.example.prompt and end in encoder.tokenizer(row.example.prompt, add_special_tokens=False)["input_ids"]
     first = 1 if encoder.tokenizer.bos_token_id == end and row.whole.ids[:1] == (end,) else 0
     return end in row.whole.ids[first : row.whole.start]
 
 
 def _seams(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
-    """Where prompt and completion meet; a chat template puts its own marks between them."""
-    if encoder.chat:
+    """Where prompt and completion meet."""
+    if not encoder.joined:
         return
     glued = [row for row in rows if _glued(row.example.prompt, row.example.completion)]
     if glued:

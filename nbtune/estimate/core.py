@@ -11,7 +11,7 @@ from nbtune.estimate.quantized import quantized_layers
 from nbtune.estimate.step import LARGE, Micro, Shape, micro_step
 from nbtune.estimate.throughput import throughput
 from nbtune.estimate.trace import Work
-from nbtune.methods import Facts, attach, first_ids, get
+from nbtune.methods import Facts, attach, check_task, first_ids, get
 from nbtune.models.base import MOST_COPIED, Base
 from nbtune.models.families import can_pack
 from nbtune.models.frozen import has_dropout
@@ -92,8 +92,10 @@ def estimate(method: str, *, model: Any = None, task: Task | None = None, **opti
     from nbtune.objectives import objective_for, source_for
 
     chosen = get(method)
-    spec = chosen.spec.build({**options, "objective": objective_for(chosen, options, task)})
+    spec = chosen.spec.build({**options, "objective": objective_for(chosen, {**options, "model": model}, task)})
     source = source_for(spec.objective, model, task)
+    if task is not None:
+        check_task(chosen, spec, task)
     first = first_ids(get(method), spec, source.config)
     return estimate_spec(method, spec, source, encoded(task, spec, source, first) if task is not None else None)
 
@@ -106,7 +108,7 @@ def estimate_spec(method: str, spec: FinetuneSpec, source: Source, rows: Sequenc
     """
     from nbtune.models.device import device_of, dtype_of
 
-    get(method).requires(Facts(source.name, source.config, spec.quantization), spec)
+    get(method).requires(Facts(source, spec.quantization), spec)
     device = device_of(spec.device)
     dtype = dtype_of(spec.dtype, device)
     base, counts = _counts(method, spec, source)
@@ -194,7 +196,7 @@ def counted(method: str, spec: FinetuneSpec, source: Source) -> tuple[int, int]:
     Raises:
         SpecError, ModelError: the method cannot adapt this model with these options.
     """
-    get(method).requires(Facts(source.name, source.config, spec.quantization), spec)
+    get(method).requires(Facts(source, spec.quantization), spec)
     _, counts = _counts(method, spec, source)
     return counts.trained, counts.total
 
@@ -203,7 +205,7 @@ def _attached(method: str, spec: FinetuneSpec, source: Source) -> Base:
     from nbtune.models.loading import LoadedModel
     from nbtune.models.skeleton import skeleton
 
-    base = Base(LoadedModel(skeleton(source), cast("Any", None), source.config, source.name, source.labels))
+    base = Base(LoadedModel(skeleton(source), cast("Any", None), source.config, source.name, source.labels, source.learns))
     attach(get(method), base, spec, "estimate")
     return base
 

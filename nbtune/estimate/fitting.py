@@ -141,7 +141,7 @@ def _possible(method: str, spec: FinetuneSpec, source: Source, options: dict[str
 def _facts(source: Source, spec: FinetuneSpec) -> Any:
     from nbtune.methods import Facts
 
-    return Facts(source.name, source.config, spec.quantization)
+    return Facts(source, spec.quantization)
 
 
 def _smaller_batches(spec: FinetuneSpec, _source: Source, _rows: Sequence[Encoded] | None) -> Iterator[dict[str, Any]]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from nbtune.data.batches import alike, micro_batches, rows_of_step
+from nbtune.data.encoded import Answered
 from nbtune.estimate.step import Shape
-from nbtune.models.families import context_of
+from nbtune.models.families import context_of, is_seq2seq
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -55,11 +56,17 @@ def encoded(task: Task, spec: FinetuneSpec, source: Source, first: tuple[int, ..
 
 
 def load_of(spec: FinetuneSpec, config: PretrainedConfig, rows: Sequence[Encoded] | None, *, can_pack: bool, shared: bool) -> Load:
-    """From the rows as the loop will divide them, and packed as `collate` packs them; without rows each has `max_length` trained tokens."""
+    """From the rows as the loop will divide them, and packed as `collate` packs them.
+
+    Without rows each has `max_length` trained tokens; where an encoder reads its prompt, half of them are that.
+    """
     size = spec.per_device_train_batch_size
     packed = can_pack and spec.packing is not False
     if not rows:
         length = most_tokens(spec, config)
+        if is_seq2seq(config):
+            half = length // 2
+            return Load(Shape((length - half,) * size, half * size, packed=False, written=half))
         return Load(Shape((length,) * size, length * size, packed))
     lengths = [len(row.ids) for row in rows]
     steps = math.ceil(len(rows) / spec.step_rows)
@@ -78,6 +85,9 @@ def load_of(spec: FinetuneSpec, config: PretrainedConfig, rows: Sequence[Encoded
 
 def _shape(rows: Sequence[Encoded], packed: bool, shared: bool) -> Shape:
     trained = sum(len(row.reads) for row in rows)
+    written = [(row.start, len(row.written)) for row in rows if isinstance(row, Answered)]
+    if written:
+        return Shape(tuple(read for read, _ in written), trained, packed=False, written=max(size for _, size in written))
     if not packed or not shared:
         return Shape(tuple(len(row.ids) for row in rows), trained, packed)
     inputs = [row.ids[: row.reads[-1] + 1] for row in rows]

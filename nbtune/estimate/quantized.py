@@ -14,11 +14,13 @@ __all__ = ["quantize", "quantized_layers"]
 
 
 def quantized_layers(model: Any) -> list[nn.Linear]:
-    """What is held in 4 or 8 bits: the frozen linear layers, without the head and whatever adapters add."""
+    """What is held in 4 or 8 bits: the frozen linear layers, without the head, what a family keeps whole (T5), and what adapters add."""
     from torch import nn
 
     left = set(head(model).modules())
-    return [item for item in model.modules() if type(item) is nn.Linear and item not in left and not item.weight.requires_grad]
+    whole = tuple(f".{name}." for name in getattr(model, "_keep_in_fp32_modules", None) or ())
+    plain = [item for name, item in model.named_modules() if type(item) is nn.Linear and not f".{name}.".endswith(whole)]
+    return [item for item in plain if item not in left and not item.weight.requires_grad]
 
 
 def quantize(model: Any, form: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nbtune.data.batches import Batch, PackedRows, paths_of
 from nbtune.estimate.trace import Ledger, Pool, Work, tracing
 from nbtune.models.attention import attending
-from nbtune.models.families import blocks, head
+from nbtune.models.families import blocks, embeddings, head, is_seq2seq
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,7 @@ LARGE: Final = 1 << 25
 class Shape:
     """A micro-batch: its rows' lengths, packed end to end or padded; `trained` logits are computed.
 
+    Where an encoder reads the prompts, `lengths` are theirs, and a decoder's rows are of `written` tokens.
     Packed, each row begins with as many tokens of the row before as `begins` says, which are there once; (): with none.
     """
 
@@ -39,6 +40,7 @@ class Shape:
     trained: int
     packed: bool
     begins: tuple[int, ...] = ()
+    written: int = 0
 
     @property
     def rows(self) -> int:
@@ -47,8 +49,8 @@ class Shape:
 
     @property
     def width(self) -> int:
-        """Tokens of a sequence."""
-        return sum(self.lengths) - sum(self.begins) if self.packed else max(self.lengths)
+        """Tokens of a sequence, and of what a decoder writes to it."""
+        return sum(self.lengths) - sum(self.begins) if self.packed else max(self.lengths) + self.written
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def _run(base: Base, adapter: str, shape: Shape, ledger: Ledger, *, checkpointin
 def _batch(shape: Shape, target: torch.Tensor) -> Batch:
     import torch
 
-    ids = torch.zeros(shape.rows, shape.width, dtype=torch.long)
+    ids = torch.zeros(shape.rows, shape.width - shape.written, dtype=torch.long)
     return Batch(
         input_ids=ids,
         position_ids=ids,
@@ -142,8 +144,10 @@ def _batch(shape: Shape, target: torch.Tensor) -> Batch:
         owner=target,
         num_tokens=sum(shape.lengths),
         num_places=shape.rows * shape.width,
+        num_rows=shape.rows,
         padding=None if shape.packed else ids,
         packed=PackedRows.of(paths_of(shape.lengths, shape.begins or [0] * len(shape.lengths))) if shape.packed else None,
+        decoder_ids=torch.zeros(shape.rows, shape.written, dtype=torch.long) if shape.written else None,
     )
 
 
@@ -207,10 +211,15 @@ def _between(ledger: Ledger, start: str, end: str) -> Work:
 
 
 def _shorten(base: Base) -> tuple[int, int]:
-    """Takes blocks out that are like others; how many (with a part in the backward, frozen below all that is trained)."""
+    """Takes blocks out that are like others; how many (with a part in the backward, frozen below all that is trained).
+
+    Of an encoder and a decoder all are run: a decoder's blocks hold on to the encoder, whose states all of them read.
+    """
+    if is_seq2seq(base.config):
+        return 0, 0
     layers = blocks(base.model)
     signs = [_sign(block) for block in layers]
-    trained_below = any(p.requires_grad for p in base.model.get_input_embeddings().parameters())
+    trained_below = any(p.requires_grad for p in embeddings(base.model).parameters())
     lowest = 0 if trained_below else next((number for number, sign in enumerate(signs) if sign[1]), len(signs))
     frozen, live = layers[:lowest], layers[lowest:]
     alike = len(set(signs[lowest:])) <= 1 and len({sign[0] for sign in signs[:lowest]}) <= 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from nbtune.data.batches import collate
 from nbtune.data.encoded import Labelled
@@ -14,6 +14,7 @@ from nbtune.models.families import can_pack, context_of
 if TYPE_CHECKING:
     import torch
 
+    from nbtune.data.encoded import Reading
     from nbtune.data.encoding import Encoder
     from nbtune.inference.generating import Decoding
     from nbtune.models.base import Base
@@ -26,8 +27,12 @@ _ROWS: Final = 32
 def engine_for(base: Base, encoder: Encoder, adapter: str | None = None) -> Engine:
     """The engine that suits the base's head and how it reads."""
     from nbtune.data.encoded import Tagging
+    from nbtune.data.masking import Masking
+    from nbtune.inference.filling import Filler
     from nbtune.inference.tagging import Tagger
 
+    if isinstance(encoder.reading, Masking):
+        return Filler(base, encoder, adapter)
     kind = Engine if not base.labels else Tagger if isinstance(encoder.reading, Tagging) else Classifier
     return kind(base, encoder, adapter)
 
@@ -37,16 +42,11 @@ class Classifier(Engine):
 
     def score(self, prompts: Sequence[str], answers: Sequence[str], *, progress: Progress = silent) -> list[list[tuple[float, int]]]:
         """Log p(class | prompt) of each of the base's labels, in their order, which `answers` stand for; the 1 counts for a token."""
-        rows = [self._row(prompt) for prompt in prompts]
-        order = sorted(range(len(rows)), key=lambda number: (len(rows[number].ids), number))
-        scores: list[list[tuple[float, int]]] = [[] for _ in rows]
-        for start in range(0, len(order), _ROWS):
-            chunk = order[start : start + _ROWS]
-            logp = self._logits([rows[number] for number in chunk]).log_softmax(-1)
-            for number, values in zip(chunk, logp.tolist(), strict=True):
-                scores[number] = [(value, 1) for value in values]
-            progress(min(start + _ROWS, len(order)), len(order))
-        return scores
+        return [[(value, 1) for value in row] for row in self._all(prompts, progress).log_softmax(-1).tolist()]
+
+    def read(self, prompts: Sequence[str], *, progress: Progress = silent) -> list[str]:
+        """What the head says of each text: its class, those of several labels that are likelier than not, or a number."""
+        return [self._how.answer(row) for row in self._all(prompts, progress).tolist()]
 
     def generate(self, prompts: Sequence[str], decoding: Decoding, *, batch_size: int = 8, progress: Progress = silent) -> list[str]:
         """Refused.
@@ -65,9 +65,26 @@ class Classifier(Engine):
         """Tokens of each text as it is read."""
         return [len(self._row(prompt).ids) for prompt in prompts]
 
+    @property
+    def _how(self) -> Reading:
+        return cast("Reading", self.encoder.reading)  # a head is always read somehow
+
+    def _all(self, prompts: Sequence[str], progress: Progress) -> torch.Tensor:
+        """What the head gives for each text [texts, labels], those of like length together."""
+        import torch
+
+        rows = [self._row(prompt) for prompt in prompts]
+        found = torch.zeros(len(rows), len(self.base.labels))
+        order = sorted(range(len(rows)), key=lambda number: (len(rows[number].ids), number))
+        for start in range(0, len(order), _ROWS):
+            chunk = order[start : start + _ROWS]
+            found[chunk] = self._logits([rows[number] for number in chunk])
+            progress(min(start + _ROWS, len(order)), len(order))
+        return found
+
     def _row(self, prompt: str) -> Labelled:
         """The text as it is read, within what the model reads; which class stands beside it is no matter."""
-        row, first = self.encoder.labelled(prompt, self.base.labels[0]), self.encoder.first
+        row, first = self.encoder.labelled(prompt, self._how.some), self.encoder.first
         most = context_of(self.base.config)
         return (row if most is None else row.cut(most - len(first), self.base.tokenizer.bos_token_id)).behind(first)
 

@@ -47,7 +47,11 @@ class Engine:
         The answer's own tokens count, an end of sequence does not.
         """
         questions = [
-            Question(tuple(self.encoder.prompt_ids(prompt)), tuple(tuple(self.encoder.answer_ids(prompt, answer)) for answer in answers))
+            Question(
+                tuple(self.encoder.prompt_ids(prompt)),
+                tuple(tuple(self.encoder.answer_ids(prompt, answer)) for answer in answers),
+                self.encoder.opening,
+            )
             for prompt in prompts
         ]
         prefix = self._prefix([question.prompt for question in questions])
@@ -70,7 +74,7 @@ class Engine:
         for start in range(0, len(order), batch_size):
             chunk = order[start : start + batch_size]
             with self.base.lease(self.adapter):
-                texts = generate_chunk(self.base, [ids[number] for number in chunk], decoding, prefix)
+                texts = generate_chunk(self.base, [ids[number] for number in chunk], decoding, prefix, self.encoder.opening)
             for number, text in zip(chunk, texts, strict=True):
                 outputs[number] = text
             progress(min(start + batch_size, len(order)), len(order))
@@ -85,8 +89,10 @@ class Engine:
         import torch
 
         ids = torch.tensor([self.encoder.prompt_ids(prompt)], device=self.base.device)
+        opening = torch.tensor([self.encoder.opening], device=self.base.device)
+        more = {"decoder_input_ids": opening} if self.encoder.opening else {}
         with self.base.lease(self.adapter) as model:
-            return model(input_ids=ids, use_cache=False).logits[0, -1].float().cpu()  # type: ignore[no-any-return]
+            return model(input_ids=ids, **more, use_cache=False).logits[0, -1].float().cpu()  # type: ignore[no-any-return]
 
     def _prefix(self, prompts: Sequence[Sequence[int]]) -> Prefix:
         length = shared_prefix(prompts)

@@ -1,10 +1,13 @@
-"""Greedy generation, batched with padding on the left, ended by an end of sequence, a stop text, or a number of tokens."""
+"""Greedy generation, batched with padding on the left, ended by an end of sequence, a stop text, or a number of tokens.
+
+For an encoder prompts are padded on the right: its positions count from a text's beginning.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import torch
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
     from nbtune.models.base import Base
 
 __all__ = ["Decoding", "generate_chunk"]
+
+_PLAIN: Final = {"num_beams": 1, "min_length": 0, "no_repeat_ngram_size": 0, "repetition_penalty": 1.0}
+"""Said, because else a model's generation_config.json decides: that of bart-large-cnn asks for beams and a least length."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,10 @@ class Decoding:
         return f"greedy, at most {self.max_new_tokens} tokens{stops}"
 
 
-def generate_chunk(base: Base, prompts: Sequence[Sequence[int]], decoding: Decoding, prefix: Prefix) -> list[str]:
-    """The continuations of `prompts` (token ids); the caller holds the lease."""
+def generate_chunk(
+    base: Base, prompts: Sequence[Sequence[int]], decoding: Decoding, prefix: Prefix, opening: Sequence[int] = ()
+) -> list[str]:
+    """The continuations of `prompts` (token ids), or with an `opening` what a decoder writes behind that; the caller holds the lease."""
     import torch
     from transformers import GenerationConfig, StoppingCriteriaList
 
@@ -36,22 +44,38 @@ def generate_chunk(base: Base, prompts: Sequence[Sequence[int]], decoding: Decod
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     own = [list(prompt[prefix.length :]) for prompt in prompts]
     width = max(len(row) for row in own)
-    ids = torch.tensor([[*prefix.ids, *([pad] * (width - len(row))), *row] for row in own], device=base.device)
-    mask = torch.tensor([[1] * prefix.length + [0] * (width - len(row)) + [1] * len(row) for row in own], device=base.device)
+    ids, mask = [], []
+    for row in own:
+        pads = [pad] * (width - len(row))
+        ids.append([*prefix.ids, *_beside(row, pads, right=bool(opening))])
+        mask.append([1] * prefix.length + _beside([1] * len(row), [0] * len(pads), right=bool(opening)))
     settings = GenerationConfig(
-        do_sample=False, max_new_tokens=decoding.max_new_tokens, eos_token_id=tokenizer.eos_token_id, pad_token_id=pad, use_cache=True
+        do_sample=False,
+        max_new_tokens=decoding.max_new_tokens,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=pad,
+        use_cache=True,
+        **_PLAIN,
     )
-    stops = _StopTexts(tokenizer, decoding.stop, prefix.length + width)
+    begin = len(opening) or prefix.length + width
+    stops = _StopTexts(tokenizer, decoding.stop, begin)
     model: Any = base.model
+    more = {"decoder_input_ids": torch.tensor([opening] * len(own), device=base.device)} if opening else {}
     made = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
+        input_ids=torch.tensor(ids, device=base.device),
+        attention_mask=torch.tensor(mask, device=base.device),
         past_key_values=prefix.fresh(len(own)),
         generation_config=settings,
         stopping_criteria=StoppingCriteriaList([stops]) if decoding.stop else None,
+        **more,
     )
-    texts = tokenizer.batch_decode(made[:, prefix.length + width :], skip_special_tokens=True)
+    texts = tokenizer.batch_decode(made[:, begin:], skip_special_tokens=True)
     return [_cut(str(text), decoding.stop) for text in texts]
+
+
+def _beside(row: Sequence[int], pads: Sequence[int], *, right: bool) -> list[int]:
+    """A row and its padding: on the left, where its continuation follows, or on the right."""
+    return [*row, *pads] if right else [*pads, *row]
 
 
 def _cut(text: str, stops: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.models.families import can_pack
 from nbtune.models.readout import readout
@@ -27,10 +27,14 @@ CHUNK_TOKENS: Final = 640
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and the answers to score after it, as token ids; no answer is empty."""
+    """A prompt and the answers to score after it, as token ids; no answer is empty.
+
+    With an `opening` an encoder reads the prompt, and a decoder begins each answer with that.
+    """
 
     prompt: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
+    opening: tuple[int, ...] = ()
 
     def cost(self, prefix: int) -> int:
         """Tokens that go through the model; an answer's last token is predicted, never read."""
@@ -129,12 +133,13 @@ class _Tree:
 
 
 def _one_by_one(base: Base, questions: Sequence[Question]) -> list[list[tuple[float, int]]]:
-    """For families whose attention takes no tree: each question's answers as one padded batch, nothing shared."""
+    """For families whose attention takes no tree: each question's answers as one padded batch; only an encoder reads the prompt once."""
     import torch
 
     results: list[list[tuple[float, int]]] = []
     for question in questions:
-        rows = [(*question.prompt, *answer[:-1]) for answer in question.answers]
+        before = question.opening or question.prompt
+        rows = [(*before, *answer[:-1]) for answer in question.answers]
         width = max(len(row) for row in rows)
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -142,9 +147,12 @@ def _one_by_one(base: Base, questions: Sequence[Question]) -> list[list[tuple[fl
         for number, row in enumerate(rows):
             ids[number, : len(row)] = torch.tensor(row)
             mask[number, : len(row)] = 1
-            at[number, len(question.prompt) - 1 : len(row)] = True
+            at[number, len(before) - 1 : len(row)] = True
+        told: dict[str, Any] = {"input_ids": ids.to(base.device), "attention_mask": mask.to(base.device)}
+        if question.opening:
+            told = {"encoder_outputs": _read_once(base, question), "decoder_input_ids": told["input_ids"]}
         with readout(base.model, at.flatten().nonzero()[:, 0], exact=True):
-            logits = base.model(input_ids=ids.to(base.device), attention_mask=mask.to(base.device), use_cache=False).logits
+            logits = base.model(**told, use_cache=False).logits
         logp = torch.log_softmax(logits.float(), dim=-1).cpu()
         start = 0
         scores = []
@@ -153,3 +161,13 @@ def _one_by_one(base: Base, questions: Sequence[Question]) -> list[list[tuple[fl
             start += len(answer)
         results.append(scores)
     return results
+
+
+def _read_once(base: Base, question: Question) -> Any:
+    """What the encoder gives for the prompt, once, seen by all answers."""
+    import torch
+    from transformers.modeling_outputs import BaseModelOutput
+
+    encoder: Any = base.model.get_encoder()
+    states = encoder(input_ids=torch.tensor([question.prompt], device=base.device)).last_hidden_state
+    return BaseModelOutput(last_hidden_state=states.expand(len(question.answers), -1, -1))

@@ -23,7 +23,7 @@ _ROWS: Final = 32
 class Tagger(Classifier):
     """Tags words by its head."""
 
-    def tags(self, prompts: Sequence[str], *, progress: Progress = silent) -> list[str]:
+    def read(self, prompts: Sequence[str], *, progress: Progress = silent) -> list[str]:
         """The tags of each text's words, divided by spaces. A word that the model does not read gets the first label."""
         rows = [self._words(prompt) for prompt in prompts]
         order = sorted(range(len(rows)), key=lambda number: (len(rows[number][0].ids), number))

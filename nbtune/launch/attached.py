@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from nbtune.models.loading import LoadedModel, Source
     from nbtune.task import Task
 
-__all__ = ["engine_of", "own_model", "refuse_other_base", "save_run", "source_of_run"]
+__all__ = ["engine_of", "last_checkpoint", "own_model", "refuse_other_base", "save_run", "source_of_run"]
 
 MOST_AWAY: Final = 0.02
 """Nats between the predictions of a merged model and of its parts: bfloat16 weights that a small update is added to lose some of it."""
 _ASKED: Final = 8
+_READ: Final = 256
 _opening = threading.RLock()
 _read_from: dict[str, Path] = {}
 """The checkpoint that a run's model in memory was read from; runs that this process trained are not here."""
@@ -57,7 +58,7 @@ def _fitted_engine(folder: RunFolder, task: Task, spec: Any) -> Engine:
     from nbtune.models.shared import shared_base
     from nbtune.objectives import encoder_for
 
-    classical = Classical.open(_last_checkpoint(folder))
+    classical = Classical.open(last_checkpoint(folder))
     source, held = source_of_run(folder)
     base = shared_base(source, **held)
     return FeaturesEngine(base, encoder_for(task, spec, base.tokenizer, base.config), classical=classical)
@@ -78,14 +79,16 @@ def own_model(folder: RunFolder) -> LoadedModel:
 
 def save_run(folder: RunFolder, target: Path, *, merge: bool) -> Path:
     """See `Run.save`."""
-    from nbtune.methods import get
+    from nbtune.methods import finish_saved, merges
 
+    method, spec = _method_of(folder)
     if target.exists() and any(target.iterdir()):
         raise RunError(f"the folder {str(target)!r} is not empty", hint="name a new folder")
-    if merge and not get(folder.spec["method"]).merges:
-        message = f"what {folder.spec['method']} adds are layers of its own, which cannot be merged into the base's weights"
+    if merge and not merges(method, spec):
+        what = "begins at what quantization loses, which" if method.merges else "adds layers of its own, which"
+        message = f"{method.name} {what} cannot be merged into the base's weights"
         raise RunError(message, hint="save it without merge")
-    last = _last_checkpoint(folder)
+    last = last_checkpoint(folder)
     part = target.parent / f".part-{target.name}"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -94,6 +97,7 @@ def save_run(folder: RunFolder, target: Path, *, merge: bool) -> Path:
             _save_merged(folder, part)
         else:
             _copy_checked(last, part)
+            finish_saved(method, part)
         if target.exists():
             target.rmdir()
         part.rename(target)
@@ -107,9 +111,9 @@ def save_run(folder: RunFolder, target: Path, *, merge: bool) -> Path:
 
 def _copy_checked(last: Path, part: Path) -> None:
     """What a checkpoint holds of what was trained, read again and compared with the size and the sum that were written beside it."""
-    from nbtune.training.checkpoints import check
+    from nbtune.training.checkpoints import LEARNT_FILES, check
 
-    for file in ("adapter_model.safetensors", "adapter_config.json", "trained.safetensors", "features.safetensors", "classifier.json"):
+    for file in LEARNT_FILES:
         if (last / file).exists():
             (part / file).write_bytes((last / file).read_bytes())
     problem = check(last) or next(
@@ -125,7 +129,7 @@ def _save_merged(folder: RunFolder, part: Path) -> None:
     Raises:
         RunError: it is not, by more than the rounding of its number format.
     """
-    from nbtune.models.loading import class_for
+    from nbtune.models.loading import answer_alike, class_for
     from nbtune.models.quiet import quiet
 
     base, _ = _restored(folder, quantized=False)
@@ -134,11 +138,14 @@ def _save_merged(folder: RunFolder, part: Path) -> None:
     prompts = [item.prompt for item in (*task.test, *task.train)[:_ASKED]]
     wanted = _log_probabilities(base, folder.id, prompts)
     model: Any = base.peft.merge_and_unload() if base.peft is not None else base.model
-    model.to(dtype).save_pretrained(part)
+    tied = getattr(base.config, "tie_word_embeddings", False)  # else a matrix that stands in several places is read for each of them
+    apart = {} if tied else {"state_dict": {key: value.clone() for key, value in model.to(dtype).state_dict().items()}}
+    model.to(dtype).save_pretrained(part, **apart)
     base.tokenizer.save_pretrained(part)
     source, _ = source_of_run(folder)
     with quiet():
         opened = class_for(source).from_pretrained(part, dtype=dtype, use_safetensors=True)
+    answer_alike(opened)
     base.model, base.peft, base.kind = opened.to(base.device).eval(), None, None
     said = _log_probabilities(base, None, prompts)
     away = float((wanted.exp() * (wanted - said)).sum(-1).mean())
@@ -151,11 +158,14 @@ def _log_probabilities(base: Base, adapter: str | None, prompts: Sequence[str]) 
     """Log-probabilities after the last token of each prompt [prompts, any]."""
     import torch
 
+    from nbtune.models.families import context_of, one_text
+
     found = []
+    most = min(_READ, context_of(base.config) or _READ)
     for prompt in prompts:
-        ids = torch.tensor([base.tokenizer(prompt)["input_ids"][-256:]], device=base.device)
+        ids = torch.tensor([base.tokenizer(prompt)["input_ids"][-most:]], device=base.device)
         with base.lease(adapter if adapter is not None and base.has_adapter(adapter) else None) as model:
-            found.append(model(input_ids=ids).logits[0, -1].float().log_softmax(-1).cpu())
+            found.append(model(**one_text(base.model, ids)).logits[0, -1].float().log_softmax(-1).cpu())
     return torch.stack(found)
 
 
@@ -171,25 +181,44 @@ def _base(folder: RunFolder) -> Base:
             base, _read_from[folder.id] = _restored(folder, shared=True)
             keep_tuned(folder.id, base)
         elif folder.id in _read_from and folder.checkpoints()[-1:] not in ([], [_read_from[folder.id]]):
-            _read_from[folder.id] = _read_last(folder, base)  # another process trains it and has written a newer one since
+            _read_from[folder.id] = _read_newer(folder, base)  # another process trains it and has written one since
         return base
 
 
 def _restored(folder: RunFolder, *, shared: bool = False, quantized: bool = True) -> tuple[Base, Path]:
     """The base (the shared one, where the method leaves it as it is; unquantized to merge into) with the last checkpoint on, and which."""
-    from nbtune.methods import attach
     from nbtune.models.shared import own_base, shared_base
 
-    _last_checkpoint(folder)  # there is one: said before anything is loaded
-    method, spec = _method_of(folder)
+    last_checkpoint(folder)  # there is one: said before anything is loaded
+    method, _ = _method_of(folder)
     source, held = source_of_run(folder)
     if not quantized:
         held["quantization"] = None
     base = shared_base(source, kind=method.kind, **held) if shared and not method.writes_base else own_base(source, **held)
     if quantized:
         refuse_other_base(folder, base)
+    return base, _put_on(folder, base)
+
+
+def _put_on(folder: RunFolder, base: Base) -> Path:
+    """Adds what was trained to a base, as the last checkpoint has it, and folds what only training needs."""
+    from nbtune.methods import attach, finish
+
+    method, spec = _method_of(folder)
     attach(method, base, spec, folder.id)
-    return base, _read_last(folder, base)
+    last = _read_last(folder, base)
+    finish(method, base, folder.id)
+    return last
+
+
+def _read_newer(folder: RunFolder, base: Base) -> Path:
+    """The same where an older checkpoint is on; what was folded has no place for what is trained, and is put on anew."""
+    from nbtune.methods import folds
+
+    if not folds(_method_of(folder)[0]):
+        return _read_last(folder, base)
+    base.remove_adapter(folder.id)
+    return _put_on(folder, base)
 
 
 def source_of_run(folder: RunFolder) -> tuple[Source, dict[str, Any]]:
@@ -237,18 +266,22 @@ def _method_of(folder: RunFolder) -> tuple[Method, Any]:
 def _read_last(folder: RunFolder, base: Base) -> Path:
     """Puts the last checkpoint on; the process that trains may remove it for a newer one while it is read."""
     while True:
-        last = _last_checkpoint(folder)
+        last = last_checkpoint(folder)
         try:
             base.restore(folder.id, last)
         except FileNotFoundError:
-            if _last_checkpoint(folder) == last:
+            if last_checkpoint(folder) == last:
                 raise  # it is damaged
         else:
             return last
 
 
-def _last_checkpoint(folder: RunFolder) -> Path:
-    """The checkpoint that the run is: the last, or the best where that was asked for."""
+def last_checkpoint(folder: RunFolder) -> Path:
+    """The checkpoint that the run is: the last, or the best where that was asked for.
+
+    Raises:
+        RunError: there is none yet.
+    """
     found = folder.checkpoints()
     if not found:
         raise RunError(f"run {folder.name} has no checkpoint yet", hint="wait for its first one, or stop it: run.stop() writes one")

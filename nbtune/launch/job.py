@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 import traceback
 from collections.abc import Generator, Iterator
@@ -14,6 +12,7 @@ from nbtune.data.batches import packing_note
 from nbtune.data.retained import GENERAL
 from nbtune.errors import DataError, NbtuneError, RunError, SpecError
 from nbtune.events import Control, Event, Failed, Note, Phase, Started, Step, Stopped
+from nbtune.launch.environment import environment_of
 from nbtune.training.checkpoints import newest_whole, step_of
 from nbtune.training.controls import Controls, not_left_behind, read_until, to_repeat
 
@@ -77,6 +76,7 @@ def run_job(job: Job) -> None:
 
 def _trained(job: Job) -> Iterator[Event]:
     """All events of the run. Where its gradient stops being finite it goes back and on with a lower learning rate, a few times."""
+    from nbtune.methods import finish
     from nbtune.training.forgetting import watched
     from nbtune.training.loop import DivergedError
 
@@ -87,6 +87,7 @@ def _trained(job: Job) -> Iterator[Event]:
             retained = _retained(job)
             training = yield from _prepare(job, controls, again=again)
             yield from training.events() if retained is None else watched(training, retained, job.live.folder)
+            finish(job.method, training.base, job.live.folder.id)
         except _StoppedEarlyError:
             yield Stopped(step=steps_done(job.live.folder), summary={})
         except DivergedError as error:
@@ -102,12 +103,14 @@ def _retained(job: Job) -> Retained | None:
     if spec.retain is None and not spec.replay and not spec.kl_to_base:
         return None
     from nbtune.methods import first_ids
+    from nbtune.models.families import is_seq2seq
+    from nbtune.objectives import WRITES
     from nbtune.training.forgetting import Retained
 
-    if spec.objective not in ("sft", "clm"):
+    if spec.objective not in WRITES or is_seq2seq(job.source.config):
         said = next(name for name in ("retain", "replay", "kl_to_base") if getattr(spec, name))
-        message = f"{said} asks a model to write, and objective {spec.objective} gives it another head"
-        raise SpecError(message, hint=f"leave {said} out, or use objective sft")
+        message = f"{said} asks a model to go on with a text, which {job.source.name!r} does not under objective {spec.objective}"
+        raise SpecError(message, hint=f"leave {said} out, or use objective sft and a decoder such as smollm2-135m")
     return Retained.of(spec.retain or GENERAL, first_ids(job.method, job.spec, job.source.config))
 
 
@@ -138,10 +141,10 @@ def _back_off(job: Job, step: int) -> Iterator[Event]:
 
 def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, None, Any]:
     from nbtune.estimate import counted, fits, in_memory
-    from nbtune.methods import attach, is_estimator
+    from nbtune.methods import attach, begin, is_estimator
     from nbtune.models.device import device_of
     from nbtune.models.families import can_pack, why_unpacked
-    from nbtune.objectives import get
+    from nbtune.objectives import get, refuse_unsuited
     from nbtune.training.activations import remove_left
     from nbtune.training.forecast import Forecast
     from nbtune.training.guarding import Guard
@@ -154,6 +157,7 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     from nbtune.models.shared import warm_up
 
     warm_up()
+    refuse_unsuited(spec.objective, job.source.config)
     _refuse_full_fp16(job)
     _refuse_too_large(job)
     _, total_parameters = counted(job.method.name, spec, job.source)
@@ -176,9 +180,10 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     yield from _phase(controls, f"attaching {job.method.name}")
     base.remove_adapter(live.folder.id)  # where the run goes on in the process that began it
     attach(job.method, base, spec, live.folder.id)
+    begin(job.method, base, spec, live.folder.id, task=job.task, rows=rows)
     _keep(live.folder.id, base)
     _refuse_unfit(job, base, guard, again=again)
-    live.folder.write_json("environment.json", _environment(base))
+    live.folder.write_json("environment.json", environment_of(base))
     start = (yield from _where_to_go_on(live)) if again else None
     return Training(
         spec=spec,
@@ -226,10 +231,13 @@ def _fitting(job: Job, controls: Controls, encoder: Encoder, rows: list[Any], to
     from nbtune.training.fitting import Fitting
     from nbtune.training.memory import PeakMemory
 
+    if job.task.kind != "classification":
+        message = f"{job.method.name} fits classifiers, and task {job.task.name!r} is of kind {job.task.kind}"
+        raise SpecError(message, hint="use head, lora or another method that trains a head")
     memory = PeakMemory(device_of(job.spec.device))
     yield from _phase(controls, f"loading {job.source.name}" + (f" as {job.spec.quantization}" if job.spec.quantization else ""))
     base = _load(job)
-    job.live.folder.write_json("environment.json", _environment(base))
+    job.live.folder.write_json("environment.json", environment_of(base))
     yield from _phase(controls, "computing the states of the rows")
     dev, _ = encode_rows(encoder, job.task.dev, max_length=most_tokens(job.spec, job.source.config))
     return Fitting(
@@ -322,13 +330,14 @@ def _packed(spec: FinetuneSpec, possible: bool) -> bool:
 
 
 def _evaluator(job: Job, base: Base, encoder: Encoder, packed: bool) -> Evaluator:
-    from nbtune.data.encoding import encode_rows
+    from nbtune.data.encoding import encode_dev
     from nbtune.estimate.lengths import most_tokens
     from nbtune.objectives import get
     from nbtune.training.evaluation import Evaluator
 
     examples = job.task.dev[: job.spec.max_eval_rows]
-    rows, _ = encode_rows(encoder, examples, max_length=most_tokens(job.spec, job.source.config))
+    learnt = [item for item in examples if not job.task.is_held_out(item)]
+    rows = encode_dev(encoder, learnt, max_length=most_tokens(job.spec, job.source.config))
     return Evaluator(
         task=job.task,
         base=base,
@@ -336,36 +345,10 @@ def _evaluator(job: Job, base: Base, encoder: Encoder, packed: bool) -> Evaluato
         encoder=encoder,
         objective=get(job.spec.objective),
         examples=examples,
-        rows=tuple(rows),
+        rows=rows,
         packed=packed,
         num_samples=job.spec.num_samples,
     )
-
-
-def _environment(base: Base) -> dict[str, Any]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    import torch
-
-    from nbtune.models.fingerprint import fingerprint
-
-    versions = {}
-    for package in ("nbtune", "torch", "transformers", "peft", "bitsandbytes"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "versions": versions,
-        "python": platform.python_version(),
-        "machine": platform.platform(),
-        "device": str(base.device),
-        "dtype": str(base.dtype),
-        "quantization": base.quantization,
-        "base": fingerprint(base),
-        "threads": torch.get_num_threads(),
-        "process": os.getpid(),
-    }
 
 
 def _as_ours(error: BaseException) -> BaseException:

@@ -26,6 +26,7 @@ def strength_curve(folder: RunFolder, task: Task, strengths: Sequence[float], *,
     """See `Run.strength`."""
     import pandas as pd
 
+    from nbtune.models.families import is_seq2seq
     from nbtune.models.strength import at_strength
     from nbtune.training.forgetting import Retained
 
@@ -37,7 +38,8 @@ def strength_curve(folder: RunFolder, task: Task, strengths: Sequence[float], *,
     if not task.dev:
         raise RunError(f"task {task.name!r} has no dev rows to score on", hint="give it some: split: {dev: 0.1}")
     engine = engine_of(folder, task)
-    asked = Retained.of(retain or folder.spec.get("retain") or GENERAL, engine.encoder.first) if not engine.base.labels else None
+    goes_on = not engine.base.heads and not is_seq2seq(engine.base.config)  # else it cannot be asked for a text
+    asked = Retained.of(retain or folder.spec.get("retain") or GENERAL, engine.encoder.first) if goes_on else None
     dev = _dev(folder, task, engine, max_rows)
     untouched = _untouched(folder, engine.base)
     rows = []
@@ -52,13 +54,13 @@ def strength_curve(folder: RunFolder, task: Task, strengths: Sequence[float], *,
 
 def _dev(folder: RunFolder, task: Task, engine: Engine, max_rows: int) -> Evaluator:
     """What scores the dev rows as a training does."""
-    from nbtune.data.encoding import encode_rows
+    from nbtune.data.encoding import encode_dev
     from nbtune.models.families import can_pack
     from nbtune.objectives import get
     from nbtune.training.evaluation import Evaluator
 
     examples = task.dev[:max_rows]
-    rows, _ = encode_rows(engine.encoder, examples, max_length=folder.spec["max_length"]) if task.metric.of_loss else ([], 0)
+    rows = encode_dev(engine.encoder, examples, max_length=folder.spec["max_length"]) if task.metric.of_loss else ()
     return Evaluator(
         task=task,
         base=engine.base,
@@ -66,7 +68,7 @@ def _dev(folder: RunFolder, task: Task, engine: Engine, max_rows: int) -> Evalua
         encoder=engine.encoder,
         objective=get(folder.spec["objective"]),
         examples=examples,
-        rows=tuple(rows),
+        rows=rows,
         packed=can_pack(engine.base.config),
         num_samples=0,
     )

@@ -4,15 +4,45 @@ from __future__ import annotations
 
 from typing import Final
 
-from nbtune.methods.base import Facts, Method, attach, first_ids, is_estimator
+from nbtune.methods.base import (
+    Facts,
+    Method,
+    attach,
+    begin,
+    check_task,
+    finish,
+    finish_saved,
+    first_ids,
+    folds,
+    is_estimator,
+    merges,
+    tier,
+)
 from nbtune.registry import Registry
 
-__all__ = ["Facts", "Method", "attach", "first_ids", "get", "is_estimator", "names"]
+__all__ = [
+    "Facts",
+    "Method",
+    "attach",
+    "begin",
+    "check_task",
+    "finish",
+    "finish_saved",
+    "first_ids",
+    "folds",
+    "get",
+    "is_estimator",
+    "merges",
+    "names",
+    "tier",
+]
 
 _FILES: Final = {
     "lora": "lora",
     "rslora": "rslora",
     "dora": "dora",
+    "pissa": "pissa",
+    "adalora": "adalora",
     "vera": "vera",
     "loha": "loha",
     "lokr": "lokr",
@@ -22,15 +52,31 @@ _FILES: Final = {
     "fourierft": "fourierft",
     "ia3": "ia3",
     "adapter": "adapter",
+    "adaption-prompt": "adaption_prompt",
     "prompt-tuning": "prompt_tuning",
     "p-tuning": "p_tuning",
     "prefix-tuning": "prefix_tuning",
+    "cpt": "cpt",
     "features": "features",
     "full": "full",
     "last-blocks": "last_blocks",
     "head": "head",
     "bitfit": "bitfit",
     "layernorm": "layernorm",
+    "trainable-tokens": "trainable_tokens",
+    "randlora": "second_tier.randlora",
+    "waveft": "second_tier.waveft",
+    "c3a": "second_tier.c3a",
+    "vblora": "second_tier.vblora",
+    "shira": "second_tier.shira",
+    "road": "second_tier.road",
+    "miss": "second_tier.miss",
+    "tinylora": "second_tier.tinylora",
+    "gralora": "second_tier.gralora",
+    "unilora": "second_tier.unilora",
+    "psoft": "second_tier.psoft",
+    "peanut": "second_tier.peanut",
+    "osf": "second_tier.osf",
 }
 _METHODS: Final = Registry[Method]("method", "nbtune.methods", _FILES, "METHOD")
 

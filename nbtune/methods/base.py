@@ -2,31 +2,66 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from collections.abc import Sequence
+    from pathlib import Path
 
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from nbtune.data.encoded import Encoded
     from nbtune.models.base import Base
+    from nbtune.models.loading import Source
     from nbtune.spec import FinetuneSpec
+    from nbtune.task import Task
 
-__all__ = ["Facts", "Method", "attach", "first_ids", "is_estimator"]
+__all__ = [
+    "Facts",
+    "Method",
+    "attach",
+    "begin",
+    "check_task",
+    "finish",
+    "finish_saved",
+    "first_ids",
+    "folds",
+    "is_estimator",
+    "merges",
+    "tier",
+]
 
 
 @dataclass(frozen=True)
 class Facts:
     """What is known of a model before its weights are read."""
 
-    name: str
-    config: PretrainedConfig
+    source: Source
     quantization: str | None
 
     @property
+    def name(self) -> str:
+        """What it was asked for by."""
+        return self.source.name
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """Its configuration."""
+        return self.source.config
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer, which takes a moment to read: for those alone that need it."""
+        return self.source.tokenizer
+
+    @property
     def num_blocks(self) -> int:
-        """Transformer blocks, by the config's usual names (0: the config does not say)."""
-        text = self.config.get_text_config() if hasattr(self.config, "get_text_config") else self.config
-        return int(getattr(text, "num_hidden_layers", 0) or 0)
+        """Transformer blocks, by the config's usual names (0: the config does not say); beside an encoder the decoder's."""
+        from nbtune.models.families import num_blocks
+
+        return num_blocks(self.config)
 
 
 class Method(Protocol):
@@ -34,7 +69,8 @@ class Method(Protocol):
 
     `spec` is its options (the common ones of `FinetuneSpec` and its own). With `writes_base` it trains the base's own weights, so
     it is given a copy; else it adds an adapter named by the run to a shared base, of `kind` by peft's name.
-    What `merges` can be made part of the base's own weights.
+    What `merges` can be made part of the base's own weights. Some methods have more, which the functions below ask for: `estimates`,
+    `virtual_tokens`, `requires_of`, `begin`, `fold`.
     """
 
     name: str
@@ -61,15 +97,25 @@ def is_estimator(method: Method) -> bool:
     return bool(getattr(method, "estimates", False))
 
 
+def merges(method: Method, spec: Any) -> bool:
+    """Whether what it trains with these options can be made part of the base's own weights (`merges`, and `merges_with(spec)`)."""
+    return method.merges and (not hasattr(method, "merges_with") or method.merges_with(spec))
+
+
+def tier(method: Method) -> int:
+    """1, or 2 for what is contract tested and of which nothing more is claimed."""
+    return int(getattr(method, "tier", 1))
+
+
 def attach(method: Method, base: Base, spec: Any, name: str) -> None:
-    """Puts the method on the base under `name`, and has a new head, where the base has one, trained with it.
+    """Puts the method on the base under `name`, and has the heads that the base brings trained with it.
 
     Raises:
         SpecError, ModelError: what the method refuses.
     """
     method.attach(base, spec, name)
-    if base.labels and not is_estimator(method):
-        base.begin_head(name, spec.seed)
+    if base.heads and not is_estimator(method):
+        base.begin_heads(name, spec.seed)
 
 
 def first_ids(method: Method, spec: Any, config: PretrainedConfig) -> tuple[int, ...]:
@@ -82,3 +128,51 @@ def first_ids(method: Method, spec: Any, config: PretrainedConfig) -> tuple[int,
     count = method.virtual_tokens(spec) if hasattr(method, "virtual_tokens") else 0
     first = vocabulary(config) if count else 0
     return tuple(range(first, first + count))
+
+
+def check_task(method: Method, spec: Any, task: Task) -> None:
+    """Refuses a task in which there is not what the method begins with, by its `requires_of(task, spec)`; most begin without one.
+
+    Raises:
+        SpecError: with what does work.
+    """
+    if hasattr(method, "requires_of"):
+        method.requires_of(task, spec)
+
+
+def begin(method: Method, base: Base, spec: Any, name: str, *, task: Task, rows: Sequence[Encoded]) -> None:
+    """Lets what was attached begin with what is learnt, by the method's `begin`; a run that goes on reads its checkpoint over it."""
+    if hasattr(method, "begin"):
+        method.begin(base, spec, name, task, rows)
+
+
+def folds(method: Method) -> bool:
+    """Whether it trains something of which only the outcome is kept.
+
+    Such a method has `fold(tensors, config)`, which gives an adapter's {name: tensor} as they stay and what changes in its configuration.
+    Checkpoints hold what is trained, so that it can go on; whoever asks the model, or saves the run, has the outcome.
+    """
+    return hasattr(method, "fold")
+
+
+def finish(method: Method, base: Base, name: str) -> None:
+    """Puts the outcome of what was trained under `name` in its place, once training is over; most methods have nothing to do."""
+    if not folds(method):
+        return
+    trained = base.state(name)
+    tensors, changes = method.fold(trained.tensors, trained.config.to_dict())  # type: ignore[attr-defined, union-attr]
+    if changes:
+        base.replace(name, tensors, changes)
+
+
+def finish_saved(method: Method, folder: Path) -> None:
+    """The same in the two files of an adapter that was saved."""
+    if not folds(method):
+        return
+    from safetensors.torch import load_file, save_file
+
+    weights, settings = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    config = json.loads(settings.read_text())
+    tensors, changes = method.fold(load_file(weights), config)  # type: ignore[attr-defined]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    settings.write_text(json.dumps({**config, **changes}, indent=2, sort_keys=True))

@@ -6,7 +6,9 @@ its own. One such configuration has to have been made before peft opens an adapt
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +16,10 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import PeftType, register_peft_method
 from torch import nn
+from torch.nn import functional
 from transformers.activations import ACT2FN
 
-__all__ = ["BottleneckConfig", "BottleneckLayer", "BottleneckModel", "OwnTuner", "made_known"]
+__all__ = ["BottleneckConfig", "BottleneckLayer", "BottleneckModel", "OwnTuner", "layer_of", "made_known"]
 
 NAME = "bottleneck"
 
@@ -34,6 +37,8 @@ class BottleneckConfig(PeftConfig):
         parallel: it reads what the module reads, not what the module gives.
         layers_to_transform: numbers of the blocks that get one; None: all.
         layers_pattern: of peft's; unused.
+        exclude_modules: of peft's; the layer of `modules_to_save`.
+        modules_to_save: of peft's; a new head.
     """
 
     target_modules: list[str] | None = None
@@ -45,6 +50,7 @@ class BottleneckConfig(PeftConfig):
     layers_to_transform: list[int] | None = None
     layers_pattern: str | None = None
     exclude_modules: list[str] | None = field(default=None)
+    modules_to_save: list[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
@@ -149,3 +155,9 @@ def made_known(name: str, config: type[PeftConfig], model: type[BaseTuner]) -> P
         PeftType._member_names_.append(upper)
         register_peft_method(name=name, config_cls=config, model_cls=model)
     return PeftType[upper]
+
+
+def layer_of(tensors: Mapping[str, torch.Tensor], part: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The linear layer whose weight and bias are under names that hold `part`, of an adapter's tensors by peft's names."""
+    weight, bias = (next(value for key, value in tensors.items() if f"{part}{kind}" in key) for kind in ("weight", "bias"))
+    return partial(functional.linear, weight=weight, bias=bias)

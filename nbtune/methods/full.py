@@ -15,7 +15,7 @@ __all__ = ["METHOD", "Full", "FullSpec", "LayerwiseSpec"]
 
 
 class LayerwiseSpec(FinetuneSpec):
-    """How the learning rate falls from block to block towards the input."""
+    """How the learning rate falls from block to block towards the input, and when each block begins to learn."""
 
     layerwise_lr_decay: float | None = option(
         None,
@@ -23,6 +23,13 @@ class LayerwiseSpec(FinetuneSpec):
         gt=0,
         le=1,
         slider=(0.5, 1),
+    )
+    gradual_unfreezing: float | None = option(
+        None,
+        "part of the run over which block after block begins to learn, from the top (ULMFiT); left out: all from the first step",
+        gt=0,
+        le=1,
+        slider=(0.1, 1),
     )
 
 

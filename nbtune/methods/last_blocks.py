@@ -36,11 +36,11 @@ class LastBlocks:
     merges: ClassVar[bool] = True
 
     def requires(self, facts: Facts, spec: LastBlocksSpec) -> None:
-        """Refuses a quantized base and more blocks than there are.
+        """Refuses a quantized base, more blocks than there are, and gradual unfreezing of one.
 
         Raises:
             ModelError: the base is quantized.
-            SpecError: `num_blocks` is more than the model has.
+            SpecError: `num_blocks` is more than the model has, or one, of which none could begin later.
         """
         if facts.quantization is not None:
             message = f"{self.name} trains the base's weights, which {facts.quantization} holds in a form that cannot be trained"
@@ -48,6 +48,9 @@ class LastBlocks:
         if facts.num_blocks and spec.num_blocks > facts.num_blocks:
             message = f"num_blocks is {spec.num_blocks}, and {facts.name!r} has {facts.num_blocks} blocks"
             raise SpecError(message, hint=f"use at most {facts.num_blocks}")
+        if spec.gradual_unfreezing and spec.num_blocks == 1:
+            message = "gradual_unfreezing has one block after the other begin to learn, and num_blocks is 1"
+            raise SpecError(message, hint="use more blocks, or leave gradual_unfreezing out")
 
     def attach(self, base: Base, spec: LastBlocksSpec, name: str) -> None:
         """Sets the last blocks free, and the norm between them and the head where there is one."""

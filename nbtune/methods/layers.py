@@ -65,8 +65,8 @@ class LayerTuner(ABC):
     merges: ClassVar[bool] = True
     quantizations: ClassVar[frozenset[str]] = EVERY_QUANTIZATION
     takes_conv1d: ClassVar[bool] = True
-    low_rank: ClassVar[bool] = False
-    """Whether `r` is the rank of a product that stands beside a weight, so that more than the weight's own is waste."""
+    rank: ClassVar[str] = ""
+    """The option that is the rank of a product beside a weight, so that more than the weight's own is waste; empty: there is none."""
 
     @abstractmethod
     def config(self, base: Base, spec: Any, layers: dict[str, Any]) -> PeftConfig:
@@ -77,12 +77,17 @@ class LayerTuner(ABC):
 
         Raises:
             ModelError: the quantization.
-            SpecError: a block number that the model does not have.
+            SpecError: a block number that the model does not have, or that two stacks of blocks have.
         """
+        from nbtune.models.families import is_seq2seq
+
         if facts.quantization is not None and facts.quantization not in self.quantizations:
             works = ", ".join(sorted(self.quantizations))
             message = f"{self.name} does not work on a base held as {facts.quantization}"
             raise ModelError(message, hint=f"use quantization {works}, or lora" if works else "leave quantization out, or use lora")
+        if spec.layers_to_transform and is_seq2seq(facts.config):
+            message = f"layers_to_transform numbers blocks, and {facts.name!r} has an encoder's and a decoder's, both counted from 0"
+            raise SpecError(message, hint="leave it out, or give target_modules full names, as encoder.block.0.layer.0.SelfAttention.q")
         beyond = [number for number in spec.layers_to_transform or () if facts.num_blocks and not 0 <= number < facts.num_blocks]
         if beyond:
             message = f"layers_to_transform has {beyond[0]}, and {facts.name!r} has blocks 0 to {facts.num_blocks - 1}"
@@ -101,8 +106,8 @@ class LayerTuner(ABC):
             refuse_unknown(base.model, targets)
         elif spec.layers_to_transform:
             targets = _linear_layers(base.model)  # peft takes numbers of blocks beside a list of names alone
-        if self.low_rank:
-            _refuse_rank(base.model, targets, spec.r)
+        if self.rank:
+            _refuse_rank(base.model, targets, self.rank, getattr(spec, self.rank))
         chosen = list(spec.layers_to_transform) if spec.layers_to_transform else None
         config = self.config(base, spec, {"target_modules": targets, "layers_to_transform": chosen})
         base.add_adapter(name, config, seed=spec.seed)
@@ -130,7 +135,7 @@ def _linear_layers(model: PreTrainedModel) -> list[str]:
     return sorted({key.rsplit(".", 1)[-1] for key in (*plain, *adapted)})
 
 
-def _refuse_rank(model: PreTrainedModel, targets: str | list[str], rank: int) -> None:
+def _refuse_rank(model: PreTrainedModel, targets: str | list[str], option: str, rank: int) -> None:
     """Refuses a rank above that of the smallest weight it is for.
 
     Raises:
@@ -145,8 +150,8 @@ def _refuse_rank(model: PreTrainedModel, targets: str | list[str], rank: int) ->
             sizes[key] = (outer, inner)
     key, shape = min(sizes.items(), key=lambda item: min(item[1]), default=("", (rank, rank)))
     if rank > min(shape):
-        message = f"r is {rank}, and the weight of {key} is {shape[0]} x {shape[1]}: no change of it has a rank above {min(shape)}"
-        raise SpecError(message, hint=f"use r {min(shape)} or less, or target_modules without {key.rsplit('.', 1)[-1]}")
+        message = f"{option} is {rank}, and the weight of {key} is {shape[0]} x {shape[1]}: no change of it has a rank above {min(shape)}"
+        raise SpecError(message, hint=f"use {option} {min(shape)} or less, or target_modules without {key.rsplit('.', 1)[-1]}")
 
 
 def refuse_unknown(model: nn.Module, targets: list[str]) -> None:

@@ -1,16 +1,21 @@
 """P-tuning: the vectors in front of each prompt come out of a small network, so that they learn together.
 
-Liu et al. 2021, https://arxiv.org/abs/2103.10385. Here the network adds to the vectors, which are trained as well.
+Liu et al. 2021, https://arxiv.org/abs/2103.10385. Here the network adds to the vectors, which are trained as well. Once training is over
+only what it makes of them is kept.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from nbtune.methods.prompt_tuning import PromptTuning, PromptTuningSpec
+from nbtune.methods.prompt_tuning import PromptTuning, PromptTuningSpec, add_vectors, initial_ids
 from nbtune.spec import FinetuneSpec, option
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
     from nbtune.models.base import Base
 
 __all__ = ["METHOD", "PTuning", "PTuningSpec"]
@@ -35,7 +40,13 @@ class PTuning(PromptTuning):
 
     def attach(self, base: Base, spec: Any, name: str) -> None:
         """Adds the vectors and the network to the embedding layer."""
-        self._attach(base, spec, name, encoder_hidden_size=spec.encoder_hidden_size)
+        add_vectors(base, spec, name, initial_ids(base, spec), encoder_hidden_size=spec.encoder_hidden_size)
+
+    def fold(self, tensors: Mapping[str, torch.Tensor], _config: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The vectors that the network makes, without the network."""
+        from nbtune.methods.virtual import folded
+
+        return folded(tensors), {"encoder_hidden_size": None}
 
 
 METHOD: Final = PTuning()

@@ -8,6 +8,7 @@ becomes of them is read by nobody.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +18,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.nn import functional
 
-from nbtune.methods.bottleneck import OwnTuner, made_known
+from nbtune.methods.bottleneck import OwnTuner, layer_of, made_known
 
-__all__ = ["PrefixConfig", "PrefixEmbedding", "PrefixLayer", "PrefixModel"]
+__all__ = ["PrefixConfig", "PrefixEmbedding", "PrefixLayer", "PrefixModel", "folded"]
 
 NAME = "prefix_values"
+Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass
@@ -40,6 +42,7 @@ class PrefixConfig(PeftConfig):
         layers_to_transform: of peft's; unused.
         layers_pattern: likewise.
         exclude_modules: likewise.
+        modules_to_save: of peft's; a new head.
     """
 
     target_modules: list[str] | None = None
@@ -52,6 +55,7 @@ class PrefixConfig(PeftConfig):
     layers_to_transform: list[int] | None = None
     layers_pattern: str | None = None
     exclude_modules: list[str] | None = None
+    modules_to_save: list[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
@@ -105,9 +109,9 @@ class PrefixEmbedding(nn.Module, BaseTunerLayer):
         self.places.here = (ids >= config.vocabulary)[..., None]
         self.places.numbers = (ids - config.vocabulary).clamp(min=0)
         if names[-1] in self.prefix_values_tokens:
-            inner = torch.tanh(self.prefix_values_first[names[-1]](self.prefix_values_tokens[names[-1]]))
-            parts = self.prefix_values_second[names[-1]](inner).split(config.sizes, -1)
-            self.places.values = dict(enumerate(parts))
+            parts: Any = (self.prefix_values_tokens, self.prefix_values_first, self.prefix_values_second)
+            tokens, first, second = (part[names[-1]] for part in parts)
+            self.places.values = dict(enumerate(_made(tokens, first, second, config.sizes or [])))
         return self.base_layer(ids.clamp(max=config.vocabulary - 1))  # type: ignore[no-any-return]
 
 
@@ -171,3 +175,16 @@ class PrefixModel(OwnTuner):
 
     def _check_merge_allowed(self) -> None:
         raise ValueError("a prefix is keys and values of its own in front of a text: there is no weight that it could be merged into")
+
+
+def folded(tensors: Mapping[str, torch.Tensor], projections: Sequence[str], sizes: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The keys and values [virtual tokens, size] of each projection that the network makes, in the network's place."""
+    tokens = next(value for key, value in tensors.items() if key.endswith(f".{NAME}_tokens"))
+    made = _made(tokens, layer_of(tensors, f".{NAME}_first."), layer_of(tensors, f".{NAME}_second."), sizes)
+    own = {f"base_model.model.{name}.{NAME}_own": part.contiguous() for name, part in zip(projections, made, strict=True)}
+    return {**{key: value for key, value in tensors.items() if f".{NAME}_" not in key}, **own}
+
+
+def _made(tokens: torch.Tensor, first: Layer, second: Layer, sizes: Sequence[int]) -> tuple[torch.Tensor, ...]:
+    """What the network of `prefix_projection` gives for each projection."""
+    return torch.split(second(torch.tanh(first(tokens))), list(sizes), -1)

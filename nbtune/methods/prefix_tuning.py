@@ -1,4 +1,7 @@
-"""Prefix tuning: keys and values in front of each text are trained, in every block (Li and Liang 2021, https://arxiv.org/abs/2101.00190)."""
+"""Prefix tuning: keys and values in front of each text are trained, in every block (Li and Liang 2021, https://arxiv.org/abs/2101.00190).
+
+With `prefix_projection` a network makes them while they are trained (section 4.3 there); once that is over they alone are kept.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,10 @@ from nbtune.methods.prompt_tuning import refuse_too_many
 from nbtune.spec import FinetuneSpec, option
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
     from nbtune.methods.base import Facts
     from nbtune.models.base import Base
 
@@ -62,10 +69,10 @@ class PrefixTuning:
             ModelError: it is not known where the model makes its keys and values.
         """
         from nbtune.methods.prefix import PrefixConfig, PrefixEmbedding
-        from nbtune.models.families import keys_values, vocabulary
+        from nbtune.models.families import embeddings, keys_values, vocabulary
 
         found = keys_values(base.model)
-        layer: Any = base.model.get_input_embeddings()
+        layer = embeddings(base.model)
         path = next(key for key, module in base.model.named_modules() if module is layer)
         config = PrefixConfig(
             target_modules=[path, *found.modules],
@@ -83,12 +90,21 @@ class PrefixTuning:
             chance = random.Random(spec.seed)
             _begin(base, name, [chance.randrange(words) for _ in range(spec.num_virtual_tokens)])
 
+    def fold(self, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The keys and values themselves, without the network that `prefix_projection` has make them."""
+        from nbtune.methods.prefix import folded
+
+        if config["encoder_hidden_size"] is None:
+            return dict(tensors), {}
+        return folded(tensors, config["projections"], config["sizes"]), {"encoder_hidden_size": None}
+
 
 def _begin(base: Base, name: str, ids: list[int]) -> None:
     """Lets the prefix begin as the keys and values of these tokens, one after the other; a network's stays as it was drawn."""
     import torch
 
     from nbtune.methods.prefix import PrefixLayer
+    from nbtune.models.families import one_text
 
     layers = [module for module in base.model.modules() if isinstance(module, PrefixLayer) and name in module.prefix_values_own]
     seen: dict[int, torch.Tensor] = {}
@@ -98,7 +114,7 @@ def _begin(base: Base, name: str, ids: list[int]) -> None:
     ]
     try:
         with base.lease(None), torch.no_grad():
-            base.model(input_ids=torch.tensor([ids], device=base.device))
+            base.model(**one_text(base.model, torch.tensor([ids], device=base.device)))
             for layer in layers:
                 pairs = layer.prefix_config[name].columns
                 out = seen[layer.place]

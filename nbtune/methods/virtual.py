@@ -7,19 +7,24 @@ The tuner is peft's kind of tuner all the same: peft saves, opens and switches i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from peft import PeftConfig
+from peft.tuners._buffer_dict import BufferDict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.nn import functional
 
-from nbtune.methods.bottleneck import OwnTuner, made_known
+from nbtune.methods.bottleneck import OwnTuner, layer_of, made_known
 
-__all__ = ["VirtualConfig", "VirtualEmbedding", "VirtualModel"]
+__all__ = ["VirtualConfig", "VirtualEmbedding", "VirtualModel", "folded"]
 
 NAME = "virtual"
+_LEAST: Final = 1e-30
+Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass
@@ -27,7 +32,8 @@ class VirtualConfig(PeftConfig):
     """`num_virtual_tokens` vectors, which begin as the embeddings of `initial_ids` (repeated) or, without any, at random.
 
     `target_modules` names the embedding layer; `vocabulary` is the first id beyond it. With `encoder_hidden_size` the vectors go through
-    a network of three layers first (P-tuning).
+    a network of three layers first (P-tuning). With `projection_epsilon` what is trained is added to the embeddings of ids, each sum within
+    that distance of its embedding (CPT).
     """
 
     target_modules: list[str] | None = None
@@ -35,9 +41,11 @@ class VirtualConfig(PeftConfig):
     vocabulary: int = 0
     initial_ids: list[int] | None = None
     encoder_hidden_size: int | None = None
+    projection_epsilon: float | None = None
     layers_to_transform: list[int] | None = None
     layers_pattern: str | None = None
     exclude_modules: list[str] | None = None
+    modules_to_save: list[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
@@ -45,16 +53,20 @@ class VirtualConfig(PeftConfig):
 
 
 class VirtualEmbedding(nn.Module, BaseTunerLayer):
-    """Ids from `vocabulary` on are answered with the active adapter's vectors, the rest by the base's embeddings."""
+    """Ids from `vocabulary` on are answered with the active adapter's vectors, the rest by the base's embeddings.
+
+    Of an adapter with `projection_epsilon`, `virtual_ids` are the tokens that its vectors stay near, and `virtual_bounds` how near.
+    """
 
     adapter_layer_names = ("virtual_tokens", "virtual_first", "virtual_second", "virtual_third")
-    other_param_names = ("virtual_config",)
+    other_param_names = ("virtual_config", "virtual_ids", "virtual_bounds")
 
     def __init__(self, base_layer: nn.Embedding, adapter_name: str, config: VirtualConfig) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.virtual_tokens = nn.ParameterDict()
         self.virtual_first, self.virtual_second, self.virtual_third = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self.virtual_ids, self.virtual_bounds = BufferDict(persistent=True), BufferDict(persistent=True)
         self.virtual_config: dict[str, VirtualConfig] = {}
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
@@ -67,10 +79,14 @@ class VirtualEmbedding(nn.Module, BaseTunerLayer):
         count, size = config.num_virtual_tokens, self.base_layer.embedding_dim
         if config.initial_ids and weight.device.type != "meta":
             ids = [config.initial_ids[place % len(config.initial_ids)] for place in range(count)]
-            first = weight.detach()[torch.tensor(ids, device=weight.device)].float()
+            with torch.no_grad():  # asked of the layer, which may scale what it holds (BART)
+                first = self.base_layer(torch.tensor(ids, device=weight.device)).float()
         else:
             spread = 1.0 if weight.device.type == "meta" else float(weight.detach().float().std())
             first = spread * torch.randn(count, size)
+        if config.projection_epsilon is not None:
+            self.near(adapter_name, config.initial_ids or [0] * count, [config.projection_epsilon] * count)
+            first = torch.zeros_like(first)
         self.virtual_config[adapter_name] = config
         self.virtual_tokens[adapter_name] = nn.Parameter(first.to(weight.device))
         if config.encoder_hidden_size is not None:
@@ -79,6 +95,12 @@ class VirtualEmbedding(nn.Module, BaseTunerLayer):
             self.virtual_second[adapter_name] = nn.Linear(inner, inner).to(weight.device)
             self.virtual_third[adapter_name] = nn.Linear(inner, size).to(weight.device)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def near(self, adapter_name: str, ids: Sequence[int], bounds: Sequence[float]) -> None:
+        """Has each vector stay within a distance of the embedding of a token; within 0 it is that."""
+        device = self.base_layer.weight.device
+        self.virtual_ids[adapter_name] = torch.tensor(ids, device=device)
+        self.virtual_bounds[adapter_name] = torch.tensor(bounds, device=device)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Embeddings [..., hidden] of ids [...]."""
@@ -93,10 +115,35 @@ class VirtualEmbedding(nn.Module, BaseTunerLayer):
 
     def _vectors(self, name: str) -> torch.Tensor:
         tokens: torch.Tensor = self.virtual_tokens[name]
+        if name in self.virtual_ids:
+            return self._near(name, tokens)
         if name not in self.virtual_first:
             return tokens
-        inner = functional.relu(self.virtual_second[name](functional.relu(self.virtual_first[name](tokens))))
-        return tokens + self.virtual_third[name](inner)  # type: ignore[no-any-return]
+        return _through(tokens, self.virtual_first[name], self.virtual_second[name], self.virtual_third[name])
+
+    def _near(self, name: str, away: torch.Tensor) -> torch.Tensor:
+        """Embeddings plus what is `away` from them, which a training has brought within its bounds first (projected gradient descent)."""
+        bounds: torch.Tensor = self.virtual_bounds[name]
+        scale = (bounds / torch.maximum(away.detach().norm(dim=1), bounds).clamp(min=_LEAST))[:, None]
+        if self.training:
+            with torch.no_grad():
+                away.mul_(scale)
+            scale = (bounds > 0)[:, None]
+        begun: torch.Tensor = self.base_layer.weight.detach()[self.virtual_ids[name]].float()
+        return begun + away * scale
+
+
+def folded(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The vectors [virtual tokens, hidden] that the network makes, in the place of what goes into it and of the network."""
+    first, second, third = (layer_of(tensors, f".virtual_{part}.") for part in ("first", "second", "third"))
+    kept = {key: value for key, value in tensors.items() if not any(f".virtual_{part}." in key for part in ("first", "second", "third"))}
+    tokens = next(key for key in kept if key.endswith(".virtual_tokens"))
+    return {**kept, tokens: _through(kept[tokens], first, second, third)}
+
+
+def _through(tokens: torch.Tensor, first: Layer, second: Layer, third: Layer) -> torch.Tensor:
+    """P-tuning's network, which adds to what goes into it."""
+    return tokens + third(functional.relu(second(functional.relu(first(tokens)))))
 
 
 class VirtualModel(OwnTuner):

@@ -10,16 +10,24 @@ from functools import cache
 from typing import Any, Final, Literal
 
 from nbtune.errors import DataError, SpecError, did_you_mean
+from nbtune.metrics.numbers import errors_of
+from nbtune.metrics.several import labels_in
+from nbtune.metrics.whole import WHOLE, Whole
 
-__all__ = ["METRICS", "Metric", "RowScore", "metric_of"]
+__all__ = ["LESS_IS_BETTER", "METRICS", "Metric", "RowScore", "metric_of"]
 
 RowScore = Callable[[str, str], float]
-Kind = Literal["generation", "classification", "tagging", "text"]
+Kind = Literal["generation", "classification", "multi-label", "regression", "tagging", "text"]
 
 METRICS: Final[dict[str, tuple[Kind, ...]]] = {
     "accuracy": ("classification",),
     "macro_f1": ("classification",),
-    "exact_match": ("generation", "classification"),
+    "micro_f1": ("multi-label",),
+    "exact_match": ("generation", "classification", "multi-label"),
+    "pearson": ("regression",),
+    "spearman": ("regression",),
+    "mae": ("regression",),
+    "rmse": ("regression",),
     "rouge1": ("generation",),
     "rouge2": ("generation",),
     "rougeL": ("generation",),
@@ -28,33 +36,50 @@ METRICS: Final[dict[str, tuple[Kind, ...]]] = {
     "perplexity": ("text",),
 }
 """The metrics by name, and the kinds of task each is for."""
+LESS_IS_BETTER: Final = frozenset({"mae", "rmse", "perplexity"})
+_USUAL: Final = {
+    "classification": "accuracy",
+    "generation": "exact_match",
+    "text": "perplexity",
+    "multi-label": "micro_f1",
+    "regression": "pearson",
+}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: `rows` scores each row, `score` all of them; more is better, but for perplexity, which compares no texts: `of_loss`.
+    """A metric: `rows` scores each row, `score` all of them; more is better where it is none of `LESS_IS_BETTER`.
 
-    `binary` says that a row's score is 0 or 1; `by_class` that the score is no mean of rows (macro_f1, span_f1). Outer spaces of
-    outputs and answers never count in the built-in ones; a user's function gets both as they are.
+    `binary` says that a row's score is 0 or 1; `whole` is the score where it is no mean of rows; `of_loss`: it compares no texts
+    (perplexity); `columns` scores rows that need each other. Outer spaces of outputs and answers never count in the built-in ones;
+    a user's function gets both as they are.
     """
 
     name: str
     binary: bool
     function: RowScore
-    by_class: bool = False
+    whole: Whole | None = None
     of_loss: bool = False
+    columns: Callable[[Sequence[str], Sequence[str]], list[float]] | None = None
+
+    @property
+    def sign(self) -> int:
+        """What to multiply a score by so that more is better: 1 or -1."""
+        return -1 if self.name in LESS_IS_BETTER else 1
 
     def rows(self, outputs: Sequence[str], expected: Sequence[str]) -> list[float]:
-        """The score of each row; for macro_f1 and span_f1, which have none, whether the row is right.
+        """The score of each row; for an F1, which has none, whether the row is right; of numbers the absolute error.
 
         Raises:
             DataError: unequal lengths; a user's function fails or gives no finite number (says on which row, from 0).
         """
         _refuse_unequal(outputs, expected)
+        if self.columns is not None:
+            return self.columns(outputs, expected)
         return [_row_score(self.function, self.name, row, *pair) for row, pair in enumerate(zip(outputs, expected, strict=True))]
 
     def score(self, outputs: Sequence[str], expected: Sequence[str]) -> float:
-        """The mean of the rows; for macro_f1 the mean of the F1 of each class that `expected` holds, for span_f1 seqeval's over all spans.
+        """The mean of the rows, or what `whole` makes of all of them.
 
         Raises:
             DataError: as `rows`; and no rows at all.
@@ -62,9 +87,9 @@ class Metric:
         if not expected:
             msg = f"there are no rows to compute {self.name} on"
             raise DataError(msg, hint="give at least one row")
-        if self.by_class:
+        if self.whole is not None:
             _refuse_unequal(outputs, expected)
-            return _OF_ALL[self.name](outputs, expected)
+            return self.whole.score(outputs, expected)
         scores = self.rows(outputs, expected)
         return math.fsum(scores) / len(scores)
 
@@ -77,8 +102,7 @@ def metric_of(metric: str | RowScore | None, kind: Kind, labels: Sequence[str] =
     """
     if metric is None:
         spans = any(label.startswith("B-") for label in labels)
-        usual = {"classification": "accuracy", "generation": "exact_match", "text": "perplexity"}
-        metric = usual.get(kind, "span_f1" if spans else "word_accuracy")
+        metric = _USUAL.get(kind, "span_f1" if spans else "word_accuracy")
     if isinstance(metric, Metric):
         return metric
     if kind == "text" and metric != "perplexity":
@@ -94,13 +118,14 @@ def metric_of(metric: str | RowScore | None, kind: Kind, labels: Sequence[str] =
         msg = f"unknown metric {metric!r}"
         raise SpecError(msg, hint=f"did you mean {near!r}?" if near else did_you_mean(metric, METRICS))
     if kind not in METRICS[metric]:
-        instead = {"generation": "exact_match", "tagging": "span_f1 or word_accuracy"}.get(kind, "accuracy or macro_f1")
         msg = f"{metric} is not a metric of {kind}"
-        raise SpecError(msg, hint=f"say {instead}")
+        raise SpecError(msg, hint=f"say {' or '.join(name for name, kinds in METRICS.items() if kind in kinds)}")
     if metric == "perplexity":
         return Metric(metric, binary=False, function=_nothing_to_compare, of_loss=True)
+    if kind == "regression":
+        return Metric(metric, binary=False, function=_equal, whole=WHOLE.get(metric), columns=errors_of)
     binary = not metric.startswith("rouge") and metric != "word_accuracy"
-    return Metric(metric, binary=binary, function=_FUNCTIONS[metric], by_class=metric in _OF_ALL)
+    return Metric(metric, binary=binary, function=_same_labels if kind == "multi-label" else _FUNCTIONS[metric], whole=WHOLE.get(metric))
 
 
 def _name(function: Callable[..., Any]) -> str:
@@ -134,28 +159,13 @@ def _equal(output: str, expected: str) -> float:
     return float(output.strip() == expected.strip())
 
 
-def _macro_f1(outputs: Sequence[str], expected: Sequence[str]) -> float:
-    from sklearn.metrics import f1_score
-
-    truth = [text.strip() for text in expected]
-    # Only classes that occur in `expected`: else each new wrong text that a model writes would count as one more class.
-    classes = sorted(set(truth))
-    return float(f1_score(truth, [text.strip() for text in outputs], labels=classes, average="macro", zero_division=0))
-
-
-def _span_f1(outputs: Sequence[str], expected: Sequence[str]) -> float:
-    from seqeval.metrics import f1_score
-
-    return float(f1_score([text.split(" ") for text in expected], [text.split(" ") for text in outputs], zero_division=0))
+def _same_labels(output: str, expected: str) -> float:
+    return float(set(labels_in(output)) == set(labels_in(expected)))
 
 
 def _words_right(output: str, expected: str) -> float:
     pairs = list(zip(output.split(" "), expected.split(" "), strict=True))
     return sum(one == other for one, other in pairs) / len(pairs)
-
-
-_OF_ALL: Final[dict[str, Callable[[Sequence[str], Sequence[str]], float]]] = {"macro_f1": _macro_f1, "span_f1": _span_f1}
-"""Scores that are no mean of rows."""
 
 
 class _Words:

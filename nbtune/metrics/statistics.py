@@ -59,19 +59,22 @@ def interval(values: Sequence[float], *, binary: bool, level: float = 0.95, seed
 def score_interval(
     metric: Metric, outputs: Sequence[str], expected: Sequence[str], *, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """The interval of `metric.score(outputs, expected)`: of the mean of its rows, or, for macro_f1, by resampling rows (BCa).
+    """The interval of `metric.score(outputs, expected)`: of the mean of its rows, or, where it is none, by resampling rows (BCa).
 
-    Where every row is right, or every row wrong, resampling macro_f1 shows no spread; Wilson's interval of the accuracy stands in.
+    Where every row is right, or every row wrong, resampling an F1 shows no spread; Wilson's interval of the accuracy stands in. Of
+    a correlation or an error without spread nothing is known but the score itself.
 
     Raises:
         DataError: no rows, or as `metric.rows`.
     """
     rows = metric.rows(outputs, expected)
-    if not metric.by_class:
+    if metric.whole is None:
         return interval(rows, binary=metric.binary, level=level, seed=seed)
     _refuse_none(rows)
-    found = _bootstrap(len(rows), _macro_f1_of([text.strip() for text in outputs], [text.strip() for text in expected]), level, seed)
-    return found or interval(rows, binary=True, level=level)
+    found = _bootstrap(len(rows), metric.whole.resampled(outputs, expected), level, seed)
+    if found is not None:
+        return found
+    return interval(rows, binary=True, level=level) if metric.binary else (-math.inf, math.inf)
 
 
 def paired_p_value(a: Sequence[float], b: Sequence[float], *, binary: bool, seed: int = 0) -> float:
@@ -181,27 +184,6 @@ def _bootstrap(
     if math.isnan(low) or math.isnan(high):
         low, high = (float(end) for end in np.quantile(result.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2]))
     return low, high
-
-
-def _macro_f1_of(outputs: Sequence[str], expected: Sequence[str]) -> Callable[[NDArray[np.intp]], NDArray[np.float64]]:
-    """macro_f1 of resampled rows: the mean over the classes that the resample expects of F1 = 2 tp / (expected + predicted)."""
-    import numpy as np
-
-    truth, output = np.asarray(expected, dtype=object), np.asarray(outputs, dtype=object)
-    masks = [(truth == name, output == name) for name in sorted(set(expected))]
-
-    def statistic(rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        total = np.zeros(rows.shape[:-1])
-        present = np.zeros(rows.shape[:-1])
-        for is_class, said_class in masks:
-            wanted = is_class[rows].sum(axis=-1)
-            right = (is_class & said_class)[rows].sum(axis=-1)
-            total += np.where(wanted > 0, 2 * right / np.maximum(wanted + said_class[rows].sum(axis=-1), 1), 0)
-            present += wanted > 0
-        scores: NDArray[np.float64] = total / present
-        return scores
-
-    return statistic
 
 
 def _batch(rows: int) -> int:

@@ -37,7 +37,8 @@ def takes_rows(model: nn.Module) -> bool:
 def attending(model: nn.Module, batch: Batch) -> dict[str, Any]:
     """What a forward of `batch` inside `rows_apart(model)` is told beside its ids: mask and positions, and that no cache is wanted.
 
-    An encoder is told the mask alone: it knows no cache, and some count their positions in a way of their own.
+    An encoder is told the mask alone: it knows no cache, and some count their positions in a way of their own. Beside a decoder the mask is
+    the encoder's, and the decoder is told what it writes.
 
     Padded on the right, no real token of a causal model ever sees a pad; where all layers see the whole row no mask is made, because
     transformers would look whether it is empty and so wait for the device at each step. The empty mask beside `packed_rows` is for a
@@ -45,8 +46,11 @@ def attending(model: nn.Module, batch: Batch) -> dict[str, Any]:
     """
     from nbtune.models.families import can_pack, is_encoder
 
+    if batch.decoder_ids is not None:
+        return {"attention_mask": batch.attention_mask, "decoder_input_ids": batch.decoder_ids, "use_cache": False}
     if is_encoder(model.config):  # type: ignore[arg-type]
-        return {"attention_mask": batch.attention_mask}
+        two = batch.segments is not None and int(getattr(model.config, "type_vocab_size", 0) or 0) > 1
+        return {"attention_mask": batch.attention_mask, **({"token_type_ids": batch.segments} if two else {})}
     rows = batch.packed
     if rows is None and can_pack(model.config):  # type: ignore[arg-type]
         rows = _each_alone()
@@ -154,6 +158,7 @@ def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, drop
     import torch
     from torch.nn import functional
 
+    key, value = key.to(query.dtype), value.to(query.dtype)  # what scales keys alone (IA3 on 4 bits) leaves them in its own float32
     width = query.shape[2]
     on_cpu = query.device.type == "cpu"
     if on_cpu and width <= _PRODUCTS_WIDTH.get(query.itemsize, 0):

@@ -9,14 +9,14 @@ from __future__ import annotations
 import copy
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from nbtune.models.attention import any_shape, rows_apart
-from nbtune.models.families import head
+from nbtune.models.families import head, head_layers, is_seq2seq, one_text
 from nbtune.models.low_rank import lean
 from nbtune.models.quiet import quiet
 
@@ -28,13 +28,37 @@ if TYPE_CHECKING:
 
     from nbtune.models.loading import LoadedModel
 
-__all__ = ["MOST_COPIED", "Base", "FairLock", "Trained"]
+__all__ = ["MOST_COPIED", "Base", "Callback", "FairLock", "Trained"]
 
 MOST_COPIED: Final = 512 * 2**20
 """What is trained and its optimizer are copied up to this size, to be written behind the loop; more would double the CPU's memory."""
 
 PARTS_FILE = "trained.safetensors"
 """Where a method that trains parts of the base keeps them: {parameter name: tensor}."""
+
+
+_FIXED: Final = "ranknum"
+"""Numbers that peft keeps among an adapter's parameters and never trains (AdaLoRA's count of ranks)."""
+
+
+class Callback(Protocol):
+    """What an adapter wants done in each step of its training, beside the loss and the update."""
+
+    def begin(self, total_steps: int) -> None:
+        """Told before the first step of a session.
+
+        Raises:
+            SpecError: its options do not suit that many.
+        """
+
+    def penalty(self) -> torch.Tensor:
+        """What is added to a step's loss (0-d)."""
+
+    def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """After the update of `step`, from 1, the gradients still there. What has to be kept is put into the optimizer's state."""
+
+    def summary(self) -> dict[str, Any]:
+        """What it has to tell in the end."""
 
 
 class FairLock:
@@ -77,7 +101,8 @@ class FairLock:
 class Base:
     """One copy of a model. `peft` appears with the first adapter; adapters are named by run id.
 
-    With `labels` its head is one over these classes: each adapter brings its own, and the base's own is zero.
+    With `labels` its head is one over these classes: each adapter brings its own, and the base's own is zero. `heads` are the names of
+    layers above the last block that each adapter brings: that head, or those of a model that fills in.
     """
 
     def __init__(self, loaded: LoadedModel, *, quantization: str | None = None) -> None:
@@ -87,7 +112,9 @@ class Base:
         self.name = loaded.name
         self.quantization = quantization
         self.labels = loaded.labels
+        self.heads = _heads(loaded)
         self.peft: PeftModel | None = None
+        self.callbacks: dict[str, Callback] = {}  # by adapter
         self.kind: str | None = None  # of the adapters on it, by peft's name; None: there are none
         self._lock = FairLock()
         self._as_loaded: torch.Tensor | None = None
@@ -140,8 +167,9 @@ class Base:
         try:
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 torch.manual_seed(seed)
-                if self.labels:
-                    self._with_head(config)
+                config.task_type = "SEQ_2_SEQ_LM" if is_seq2seq(self.config) else config.task_type  # so peft opens the adapter again
+                if self.heads:
+                    self._with_heads(config)
                 if self.peft is None:
                     self._as_loaded = None if self.device.type == "meta" else self._probe()
                 with quiet():  # peft warns of tied embeddings wherever something is put on them
@@ -156,27 +184,27 @@ class Base:
             self._active, self._training = None, False
             self._lock.release()
 
-    def _with_head(self, config: Any) -> None:
-        """Has peft give the adapter a copy of the head, and leave the head alone otherwise."""
-        layer = head(self.model)
-        name = next(key for key, module in self.model.named_modules() if module is layer)
-        config.task_type, config.modules_to_save, config.exclude_modules = "TOKEN_CLS", [name], [name]
+    def _with_heads(self, config: Any) -> None:
+        """Has peft give the adapter copies of these layers, and leave them alone otherwise."""
+        names = list(self.heads)
+        config.task_type, config.modules_to_save, config.exclude_modules = "TOKEN_CLS" if self.labels else None, names, names
 
-    def begin_head(self, name: str, seed: int) -> None:
-        """Draws the head that is trained under `name`, as the model's own layers were drawn; it is trained with all else that is."""
+    def begin_heads(self, name: str, seed: int) -> None:
+        """Trains these layers with all else that is under `name`; a head over classes is drawn, as the model's own layers were."""
         import torch
 
-        layer: Any = head(self.model)
-        if self.has_adapter(name):
-            layer = layer.modules_to_save[name]
-        else:
-            self.train_only([layer])
         chance = torch.Generator().manual_seed(seed)
         spread = float(getattr(self.config, "initializer_range", 0.02))
-        for parameter in layer.parameters():
-            parameter.data = parameter.data.float()
-            if parameter.ndim > 1 and parameter.device.type != "meta":
-                parameter.data.copy_(torch.empty(parameter.shape).normal_(0.0, spread, generator=chance))
+        for key in self.heads:
+            layer: Any = self.model.get_submodule(key)
+            if self.has_adapter(name):
+                layer = layer.modules_to_save[name]
+            else:
+                self.train_only([layer])
+            for parameter in layer.parameters():
+                parameter.data = parameter.data.float()
+                if self.labels and parameter.ndim > 1 and parameter.device.type != "meta":
+                    parameter.data.copy_(torch.empty(parameter.shape).normal_(0.0, spread, generator=chance))
 
     def drift(self) -> float:
         """Largest difference of the logits, adapters off, from those of the base before the first adapter was put on; 0.0: none."""
@@ -190,6 +218,7 @@ class Base:
         """Takes an adapter off for good; nothing happens where it is not there."""
         self._lock.acquire()
         try:
+            self.callbacks.pop(name, None)
             if self.peft is not None and name in self.peft.peft_config:
                 others = [other for other in self.peft.peft_config if other != name]
                 if others:
@@ -206,6 +235,10 @@ class Base:
     def has_adapter(self, name: str) -> bool:
         """Whether the adapter is on."""
         return self.peft is not None and name in self.peft.peft_config
+
+    def adapter_config(self, name: str) -> PeftConfig:
+        """The configuration of an adapter that is on, as peft keeps it."""
+        return cast("PeftModel", self.peft).peft_config[name]
 
     def train_only(self, modules: Iterable[nn.Module]) -> None:
         """Makes the parameters of `modules` (and no others) trainable, as float32 master weights."""
@@ -227,8 +260,8 @@ class Base:
         A parameter that stands in two places (a tied head) is named once.
         """
         if self.has_adapter(name):
-            mark = f".{name}."
-            return {key: value for key, value in self.model.named_parameters() if mark in f"{key}."}
+            mark, fixed = f".{name}.", f".{_FIXED}.{name}"
+            return {key: value for key, value in self.model.named_parameters() if mark in f"{key}." and not key.endswith(fixed)}
         return {key: value for key, value in self.model.named_parameters() if value.requires_grad}
 
     def state(self, name: str) -> Trained:
@@ -237,9 +270,11 @@ class Base:
             return Trained({key: value.detach() for key, value in self.trained(name).items()}, None)
         from peft import get_peft_model_state_dict
 
+        from nbtune.models.offset import widened
+
         peft = cast("PeftModel", self.peft)
         state = get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False)
-        return Trained({key: value.detach() for key, value in state.items()}, peft.peft_config[name])
+        return Trained(*widened(self.model, name, {key: value.detach() for key, value in state.items()}, self.adapter_config(name)))
 
     def restore(self, name: str, folder: Path) -> None:
         """Reads back what `Trained.write` wrote, into an adapter or parts that are already on."""
@@ -249,12 +284,37 @@ class Base:
         if self.has_adapter(name):
             from peft import set_peft_model_state_dict
 
-            set_peft_model_state_dict(self.peft, load_file(folder / "adapter_model.safetensors"), adapter_name=name)
+            from nbtune.models.offset import narrowed
+
+            state = narrowed(self.model, name, load_file(folder / "adapter_model.safetensors"))
+            set_peft_model_state_dict(self.peft, state, adapter_name=name)
             return
         parts = self.trained(name)
         with torch.no_grad():
             for key, tensor in load_file(folder / PARTS_FILE).items():
                 parts[key].copy_(tensor)
+
+    def replace(self, name: str, tensors: Mapping[str, torch.Tensor], changes: Mapping[str, Any]) -> None:
+        """Has an adapter of ours go on with these weights, by peft's names, and a changed configuration."""
+        from peft import set_peft_model_state_dict
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        self._lock.acquire()
+        try:
+            peft = cast("PeftModel", self.peft)
+            config = peft.peft_config[name]
+            for key, value in changes.items():
+                setattr(config, key, value)
+            with quiet():
+                layers: list[Any] = [module for module in self.model.modules() if isinstance(module, BaseTunerLayer)]
+                for module in layers:
+                    module.delete_adapter(name)
+                    module.update_layer(name, config)
+            set_peft_model_state_dict(peft, dict(tensors), adapter_name=name)
+        finally:
+            self.model.eval()
+            self._active, self._training = None, False
+            self._lock.release()
 
     def _probe(self) -> torch.Tensor:
         """Next-token logits after a few fixed tokens; nothing on the meta device, where there are no numbers."""
@@ -262,7 +322,7 @@ class Base:
 
         ids = torch.arange(8, device=self.device)[None] % int(self.config.vocab_size)
         with torch.no_grad(), self._autocast():
-            return cast("torch.Tensor", self.model(input_ids=ids).logits[0, -1].float().cpu())
+            return cast("torch.Tensor", self.model(**one_text(self.model, ids)).logits[0, -1].float().cpu())
 
     @contextmanager
     def _switched(self, adapter: str | None) -> Iterator[nn.Module]:
@@ -285,10 +345,19 @@ class Base:
         return torch.autocast(self.device.type, self.dtype) if mixed else nullcontext()
 
 
+def _heads(loaded: LoadedModel) -> tuple[str, ...]:
+    """Names of the layers that are new to a model, or that learn with whatever is trained below them."""
+    if loaded.learns:
+        return head_layers(loaded.model)
+    if not loaded.labels:
+        return ()
+    layer = head(loaded.model)
+    return (next(key for key, module in loaded.model.named_modules() if module is layer),)
+
+
 def _checkpoint(model: Any, *, on: bool) -> None:
     """Under the name that this transformers has for it."""
-    new = hasattr(model, "activation_checkpointing_enable")  # the older name is gone in version 6
-    kind = "activation" if new else "gradient"
+    kind = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # the older name is gone in version 6
     if on:
         getattr(model, f"{kind}_checkpointing_enable")(**{f"{kind}_checkpointing_kwargs": {"use_reentrant": False}})
     else:
@@ -311,7 +380,7 @@ class Trained:
         """Writes it into `folder`: peft's own two files, or `trained.safetensors`."""
         from safetensors.torch import save_file
 
-        plain = {key: value.cpu().contiguous() for key, value in self.tensors.items()}
+        plain = _apart({key: value.cpu().contiguous() for key, value in self.tensors.items()})
         if self.config is None:
             save_file(plain, folder / PARTS_FILE, metadata={"format": "pt"})
             return
@@ -319,3 +388,13 @@ class Trained:
         config = copy.copy(self.config)
         config.inference_mode = True
         config.save_pretrained(str(folder))
+
+
+def _apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, those that lie where another does as copies: what two layers share (a tied head) peft names once for each."""
+    seen: set[int] = set()
+    found = {}
+    for key, value in tensors.items():
+        found[key] = value.clone() if value.data_ptr() in seen else value
+        seen.add(value.data_ptr())
+    return found

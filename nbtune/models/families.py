@@ -1,27 +1,41 @@
-"""What differs between model families, looked up once: where the blocks are, where the head is, whether rows may be packed."""
+"""What differs between model families, looked up once: where the blocks are, where the head is, whether rows may be packed.
+
+A model of an encoder and a decoder (T5, Raffel et al. 2020, https://arxiv.org/abs/1910.10683; BART, Lewis et al. 2020,
+https://arxiv.org/abs/1910.13461) has two lists of blocks; those of the decoder also attend to what the encoder gives.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from nbtune.data.encoded import Answering
 from nbtune.errors import ModelError
 from nbtune.models.attention import ROWS_APART
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = [
     "KeysValues",
     "Sublayers",
+    "answering",
     "blocks",
     "can_pack",
     "context_of",
+    "embeddings",
     "final_norms",
     "head",
+    "head_layers",
     "is_encoder",
+    "is_seq2seq",
     "keys_values",
+    "num_blocks",
+    "one_text",
+    "stacks",
     "sublayers",
     "untie_head",
     "vocabulary",
@@ -43,6 +57,41 @@ def is_encoder(config: PretrainedConfig) -> bool:
     return config.model_type in _ENCODERS and not getattr(config, "is_decoder", False)
 
 
+def is_seq2seq(config: PretrainedConfig) -> bool:
+    """Whether an encoder reads a prompt and a decoder of the same model writes the answer."""
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
+def answering(config: PretrainedConfig) -> Answering | None:
+    """How a model of an encoder and a decoder answers; None: it is none.
+
+    Raises:
+        ModelError: its config does not say with which token its decoder begins.
+    """
+    if not is_seq2seq(config):
+        return None
+    start = getattr(config, "decoder_start_token_id", None)
+    if not isinstance(start, int):
+        message = f"the config of this {config.model_type} does not say with which token its decoder begins"
+        raise ModelError(
+            message, hint="set decoder_start_token_id in its config.json: of T5 the padding token, of BART the end of sequence"
+        )
+    return Answering(start)
+
+
+def one_text(model: PreTrainedModel, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a forward of one text [1, T] is told, so that its last logits are those of what follows it."""
+    answers = answering(model.config)
+    return {"input_ids": ids} | ({} if answers is None else {"decoder_input_ids": ids.new_full((1, 1), answers.decoder_start)})
+
+
+def num_blocks(config: PretrainedConfig) -> int:
+    """How many `blocks` a model of that config has, by the usual names (0: it does not say)."""
+    text: Any = config.get_text_config() if hasattr(config, "get_text_config") else config
+    found = (getattr(text, name, None) for name in ("num_decoder_layers", "decoder_layers", "num_hidden_layers"))
+    return int(next((number for number in found if number), 0))
+
+
 def context_of(config: PretrainedConfig) -> int | None:
     """Most tokens that a model of that config reads; None where it does not say. RoBERTa's positions begin behind the padding's."""
     most = getattr(config, "max_position_embeddings", None)
@@ -58,6 +107,8 @@ def can_pack(config: PretrainedConfig) -> bool:
 
 def why_unpacked(config: PretrainedConfig) -> str:
     """What stands against packing, in a few words to show; empty where nothing does."""
+    if is_seq2seq(config):
+        return f"{config.model_type} reads prompts and writes answers in sequences of their own"
     attention = getattr(config, "_attn_implementation", None)
     windows = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     sliding = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
@@ -74,33 +125,58 @@ def vocabulary(config: PretrainedConfig) -> int:
     return int(text.vocab_size)
 
 
-def blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The list of transformer blocks, from the embeddings up: the longest list of modules in the model.
+def stacks(model: PreTrainedModel) -> tuple[nn.ModuleList, ...]:
+    """The lists of transformer blocks: one, or the encoder's and the decoder's.
 
     Raises:
         ModelError: the model has no such list.
     """
+    parts: Any = (model.get_encoder(), model.get_decoder()) if is_seq2seq(model.config) else (model,)
+    return tuple(_longest_list(part) for part in parts)
+
+
+def blocks(model: PreTrainedModel) -> nn.ModuleList:
+    """The blocks below the head, from the embeddings up; beside an encoder those of the decoder.
+
+    Raises:
+        ModelError: the model has no list of blocks.
+    """
+    return stacks(model)[-1]
+
+
+def _longest_list(part: nn.Module) -> nn.ModuleList:
+    """Of the lists that are in no other; a block may hold one, too (T5's layers, experts)."""
     from torch import nn
 
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    found = {name: module for name, module in part.named_modules() if isinstance(module, nn.ModuleList)}
+    lists = [module for name, module in found.items() if not any(name.startswith(f"{other}.") for other in found)]
     if not lists:
-        message = f"no list of blocks was found in a {type(model).__name__}"
+        message = f"no list of blocks was found in a {type(part).__name__}"
         raise ModelError(message, hint="use a method that needs none: lora, full")
     return max(lists, key=len)
 
 
+def embeddings(model: PreTrainedModel) -> Any:
+    """The layer that embeds a prompt's tokens: of a model with an encoder that of the encoder, which shares its matrix with the others."""
+    part: Any = model.get_encoder() if is_seq2seq(model.config) else model
+    return part.get_input_embeddings()
+
+
 def final_norms(model: PreTrainedModel) -> list[nn.Module]:
     """The norms between the last block and the head: those that stand beside the list of blocks, after it (none: an empty list).
+
+    BART lists the norm of its embeddings there, too, which is none of them.
 
     Raises:
         ModelError: the model has no list of blocks.
     """
     layers = blocks(model)
     for module in model.modules():
-        children = list(module.children())
-        places = [place for place, child in enumerate(children) if child is layers]
+        children = list(module.named_children())
+        places = [place for place, (_, child) in enumerate(children) if child is layers]
         if places:
-            return [child for child in children[places[0] + 1 :] if "norm" in type(child).__name__.lower()]
+            after = children[places[0] + 1 :]
+            return [child for name, child in after if "norm" in type(child).__name__.lower() and "embedding" not in name]
     return []
 
 
@@ -117,13 +193,22 @@ def head(model: PreTrainedModel) -> nn.Module:
     return layer  # type: ignore[no-any-return]
 
 
+def head_layers(model: PreTrainedModel) -> tuple[str, ...]:
+    """Names of the layers that stand between a model that fills in and its output over the vocabulary, or beside that."""
+    from torch import nn
+
+    last, own = head(model), f"{model.base_model_prefix}."
+    layers = [(name, module) for name, module in model.named_modules() if not name.startswith(own) and module is not last]
+    return tuple(name for name, module in layers if isinstance(module, nn.Linear | nn.LayerNorm))
+
+
 def untie_head(model: PreTrainedModel) -> None:
     """Gives a head that shares the embeddings' matrix a copy of its own, so that it can be trained alone."""
     from torch import nn
 
-    embeddings: Any = model.get_input_embeddings()
+    words: Any = model.get_input_embeddings()
     layer: Any = head(model)
-    if getattr(layer, "weight", None) is getattr(embeddings, "weight", None):
+    if getattr(layer, "weight", None) is getattr(words, "weight", None):
         layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=layer.weight.requires_grad)
         model.config.tie_word_embeddings = False
 
@@ -132,7 +217,8 @@ def untie_head(model: PreTrainedModel) -> None:
 class Sublayers:
     """Where the blocks write to the residual stream, by full module names.
 
-    The last layer of each block's attention and of its feed-forward; and the feed-forwards as a whole where they are modules of their own.
+    The last layer of each block's attention (of a decoder beside an encoder: of both its attentions) and of its feed-forward; and the
+    feed-forwards as a whole where they are modules of their own.
     """
 
     attention_out: tuple[str, ...]
@@ -150,9 +236,22 @@ _ATTENTION_OUT: Final = (
     "attn.c_proj",  # GPT-2
     "attention.dense",  # GPT-NeoX
     "self_attention.dense",  # BLOOM
+    "layer.0.SelfAttention.o",  # T5
 )
-_FEED_FORWARD_OUT: Final = ("mlp.down_proj", "mlp.fc2", "fc2", "output.dense", "ffn.lin2", "mlp.Wo", "mlp.c_proj", "mlp.dense_4h_to_h")
-_FEED_FORWARD: Final = ("mlp", "ffn")
+_CROSS_ATTENTION_OUT: Final = ("encoder_attn.out_proj", "layer.1.EncDecAttention.o")
+_FEED_FORWARD_OUT: Final = (
+    "mlp.down_proj",
+    "mlp.fc2",
+    "fc2",
+    "output.dense",
+    "ffn.lin2",
+    "mlp.Wo",
+    "mlp.c_proj",
+    "mlp.dense_4h_to_h",
+    "layer.1.DenseReluDense.wo",  # T5's encoder
+    "layer.2.DenseReluDense.wo",  # and its decoder
+)
+_FEED_FORWARD: Final = ("mlp", "ffn", "layer.1.DenseReluDense", "layer.2.DenseReluDense")
 
 
 def sublayers(model: PreTrainedModel) -> Sublayers:
@@ -161,27 +260,37 @@ def sublayers(model: PreTrainedModel) -> Sublayers:
     Raises:
         ModelError: neither tells.
     """
-    layers = blocks(model)
+    both = is_seq2seq(model.config)
+    written: tuple[list[str], ...] = ([], [], [])
+    for layers in stacks(model):
+        found = _known_parts(layers[0], cross=both) or (None if both else _parts_by_shape(layers[0]))
+        if found is None:
+            shown = ", ".join(name for name, _ in layers[0].named_children())
+            message = f"it is not known which parts of a {type(layers[0]).__name__} (it has {shown}) are attention and feed-forward"
+            raise ModelError(message, hint="use a method that is told its layers by name, such as lora with target_modules")
+        for names, parts in zip(written, found, strict=True):
+            names.extend(_everywhere(model, layers, parts))
+    attention, out, whole = (tuple(names) for names in written)
+    return Sublayers(attention, out, whole or None)
+
+
+def _everywhere(model: PreTrainedModel, layers: nn.ModuleList, parts: Sequence[str]) -> list[str]:
+    """The full names of these parts of each block of a list."""
     prefix = next(name for name, module in model.named_modules() if module is layers)
-    found = _known_parts(layers[0]) or _parts_by_shape(layers[0])
-    if found is None:
-        shown = ", ".join(name for name, _ in layers[0].named_children())
-        message = f"it is not known which parts of a {type(layers[0]).__name__} (it has {shown}) are attention and feed-forward"
-        raise ModelError(message, hint="use a method that is told its layers by name, such as lora with target_modules")
-
-    def everywhere(part: str) -> tuple[str, ...]:
-        return tuple(f"{prefix}.{number}.{part}" for number in range(len(layers)))
-
-    attention, out, whole = found
-    return Sublayers(everywhere(attention), everywhere(out), None if whole is None else everywhere(whole))
+    return [f"{prefix}.{number}.{part}" for number in range(len(layers)) for part in parts]
 
 
-def _known_parts(block: nn.Module) -> tuple[str, str, str | None] | None:
+_Parts = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+"""Of a block: where its attentions write, where its feed-forward does, and the feed-forward as a whole (): it is no module of its own."""
+
+
+def _known_parts(block: nn.Module, *, cross: bool) -> _Parts | None:
     names = {name.removesuffix(".base_layer") for name, _ in block.named_modules()}
-    attention = next((name for name in _ATTENTION_OUT if name in names), None)
-    out = next((name for name in _FEED_FORWARD_OUT if name in names), None)
-    whole = next((name for name in _FEED_FORWARD if name in names), None)
-    return None if attention is None or out is None else (attention, out, whole)
+    attention, more, out, whole = (
+        tuple(name for name in known if name in names)[:1]
+        for known in (_ATTENTION_OUT, _CROSS_ATTENTION_OUT if cross else (), _FEED_FORWARD_OUT, _FEED_FORWARD)
+    )
+    return ((*attention, *more), out, whole) if attention and out else None
 
 
 @dataclass(frozen=True)
@@ -196,20 +305,30 @@ class KeysValues:
     columns: tuple[tuple[int, int], ...] | None
 
 
-_APART: Final = (("k_proj", "v_proj"), ("key", "value"), ("k_lin", "v_lin"), ("key_proj", "value_proj"))
+_APART: Final = (("k_proj", "v_proj"), ("key", "value"), ("k_lin", "v_lin"), ("key_proj", "value_proj"), ("k", "v"))
+_CROSS_ATTENTION: Final = ("encoder_attn.", "EncDecAttention.")
 _TOGETHER: Final = ("c_attn", "Wqkv", "qkv_proj", "query_key_value")
 
 
 def keys_values(model: PreTrainedModel) -> KeysValues:
-    """Where the model makes its keys and values.
+    """Where the model makes its keys and values of a prompt.
+
+    Beside an encoder that is in the encoder's blocks, and where the decoder's attend to it; what the decoder writes is no part of a prompt.
 
     Raises:
         ModelError: that is not known of its family.
     """
-    layers, config = blocks(model), model.config
-    prefix = next(name for name, module in model.named_modules() if module is layers)
-    found = {name.rsplit(".", 1)[-1]: name for name, _ in layers[0].named_modules() if "base_layer" not in name}
-    pair = next((names for names in _APART if all(name in found for name in names)), None)
+    found = [_keys_values_in(model, layers, cross=number > 0) for number, layers in enumerate(stacks(model))]
+    modules, sizes = (tuple(each for part in found for each in getattr(part, name)) for name in ("modules", "sizes"))
+    return KeysValues(modules, sizes, found[0].columns)
+
+
+def _keys_values_in(model: PreTrainedModel, layers: nn.ModuleList, *, cross: bool) -> KeysValues:
+    """Those of one list of blocks; with `cross` of their attention to an encoder."""
+    config = model.config
+    names = [name for name, _ in layers[0].named_modules() if "base_layer" not in name]
+    found = {name.rsplit(".", 1)[-1]: name for name in names if not cross or any(mark in name for mark in _CROSS_ATTENTION)}
+    pair = next((both for both in _APART if all(name in found for name in both)), None)
     columns: tuple[tuple[int, int], ...] | None = None
     if pair is not None:
         inside = [found[name] for name in pair]
@@ -223,8 +342,7 @@ def keys_values(model: PreTrainedModel) -> KeysValues:
         inside = [whole]
         columns = _not_queries(whole.rsplit(".", 1)[-1], config, _features(layers[0].get_submodule(whole)))
         sizes = [sum(end - begin for begin, end in columns)]
-    names = tuple(f"{prefix}.{number}.{name}" for number in range(len(layers)) for name in inside)
-    return KeysValues(names, tuple(sizes * len(layers)), columns)
+    return KeysValues(tuple(_everywhere(model, layers, inside)), tuple(sizes * len(layers)), columns)
 
 
 def _features(layer: Any) -> int:
@@ -244,11 +362,11 @@ def _not_queries(name: str, config: Any, features: int) -> tuple[tuple[int, int]
     return ((features // 3, features),)
 
 
-def _parts_by_shape(block: nn.Module) -> tuple[str, str, str | None] | None:
+def _parts_by_shape(block: nn.Module) -> _Parts | None:
     """The last linear layer within what is called attention, and the last one outside it."""
     from torch import nn
 
     linear = [name for name, module in block.named_modules() if isinstance(module, nn.Linear)]
     attention = [name for name in linear if "att" in name.lower()]
     others = [name for name in linear if "att" not in name.lower()]
-    return (attention[-1], others[-1], None) if attention and others else None
+    return ((attention[-1],), (others[-1],), ()) if attention and others else None

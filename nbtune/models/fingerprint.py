@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import ModelError
-from nbtune.models.families import blocks
+from nbtune.models.families import stacks
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,7 @@ _NUMBERS: Final = 64
 
 
 def fingerprint(base: Base) -> str:
-    """SHA-256 over numbers from the embeddings and from each weight of the first and the last block, as float64.
+    """SHA-256 over numbers from the embeddings and from each weight of the first and the last block (of both stacks), as float64.
 
     What adapters add is left out. The numbers are the same in every number format that holds them exactly; a quantized base has its own.
     """
@@ -27,14 +27,15 @@ def fingerprint(base: Base) -> str:
     layer: Any = base.model.get_input_embeddings()
     own = {"embeddings": getattr(layer, "base_layer", layer).weight}
     try:
-        layers = list(blocks(base.model))
+        found = stacks(base.model)
     except ModelError:
-        layers = []  # none that are known as such
-    for number in sorted({0, len(layers) - 1}) if layers else ():
-        for key, parameter in layers[number].named_parameters():
-            plain = key.replace(".base_layer", "")
-            if not _added(base, key):
-                own[f"{number}.{plain}"] = parameter
+        found = ()  # none that are known as such
+    for place, layers in enumerate(found):
+        for number in {0, len(layers) - 1}:
+            for key, parameter in layers[number].named_parameters():
+                plain = key.replace(".base_layer", "")
+                if not _added(base, key):
+                    own[f"{'' if len(found) == 1 else f'{place}:'}{number}.{plain}"] = parameter
     for key in sorted(own):
         digest.update(f"{key}:{tuple(own[key].shape)}".encode())
         digest.update(_sample(own[key]))

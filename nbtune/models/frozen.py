@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nbtune.errors import ModelError
-from nbtune.models.families import blocks, final_norms, head
+from nbtune.models.families import blocks, final_norms, head, is_seq2seq
 
 if TYPE_CHECKING:
     from nbtune.models.base import Base
@@ -16,8 +16,11 @@ __all__ = ["has_dropout", "has_dropout_below", "lowest_trained_block"]
 def lowest_trained_block(base: Base, adapter: str) -> int | None:
     """k, if all that is trained under `adapter` lies in block k or above; the number of blocks, if only the final norm or the head is.
 
-    None where something below the blocks is trained (embeddings, a head that shares their matrix), outside the model, or nothing.
+    None where something below the blocks is trained (embeddings, a head that shares their matrix), outside the model, or nothing; and where
+    there are an encoder's blocks beside a decoder's, which do not follow each other on the same tokens.
     """
+    if is_seq2seq(base.config):
+        return None
     try:
         layers = blocks(base.model)
         above = [head(base.model), *final_norms(base.model)]

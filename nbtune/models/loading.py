@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from nbtune.errors import ModelError, did_you_mean
 from nbtune.models.catalogue import CATALOGUE, folder_of
@@ -18,7 +18,20 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["LoadedModel", "Source", "class_for", "clear_head", "load_weights", "refuse_encoder", "refuse_too_large", "source_of"]
+__all__ = [
+    "Learns",
+    "LoadedModel",
+    "Source",
+    "answer_alike",
+    "class_for",
+    "clear_head",
+    "load_weights",
+    "refuse_encoder",
+    "refuse_too_large",
+    "source_of",
+]
+
+Learns = Literal["", "mlm", "mlm+nsp"]
 
 _tokenizers: dict[str, PreTrainedTokenizerBase] = {}
 """Read once for the same files: a quarter of a second each."""
@@ -33,6 +46,7 @@ class LoadedModel:
     config: PretrainedConfig
     name: str
     labels: tuple[str, ...] = ()
+    learns: Learns = ""
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.model.parameters())
@@ -44,7 +58,8 @@ class LoadedModel:
 class Source:
     """Where a model comes from, told without opening anything: `name` for people, and a path, a hub id or an object.
 
-    With `labels` the model is one with a new head over these classes in place of its own.
+    With `labels` the model is one with a new head over these classes in place of its own; with `learns` "mlm" an encoder that fills what
+    is hidden, and with "mlm+nsp" one that tells which passage follows, too.
     """
 
     name: str
@@ -52,6 +67,11 @@ class Source:
     local: bool = True
     bound: LoadedModel | None = None
     labels: tuple[str, ...] = ()
+    learns: Learns = ""
+
+    def to_learn(self, learns: Learns) -> Source:
+        """The same model with the head that it needs to learn from whole texts."""
+        return replace(self, learns=learns)
 
     def over(self, labels: tuple[str, ...]) -> Source:
         """The same model with a new head over `labels`.
@@ -79,7 +99,7 @@ class Source:
         if self.bound is not None:
             return f"object:{id(self.bound.model)}"
         stamp = max((file.stat().st_mtime_ns for file in Path(self.where).glob("*.json")), default="") if self.local else ""
-        return f"{self.where}@{stamp}" + (f"|{json.dumps(self.labels)}" if self.labels else "")
+        return f"{self.where}@{stamp}" + (f"|{json.dumps(self.labels)}" if self.labels else "") + f"|{self.learns}" * bool(self.learns)
 
     @cached_property
     def config(self) -> PretrainedConfig:
@@ -158,7 +178,10 @@ def load_weights(source: Source, *, dtype: torch.dtype, quantization: str | None
     refuse_too_large(source, dtype, quantization, device)
     extra: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "low_cpu_mem_usage": True}
     if quantization is not None:
-        extra |= {"quantization_config": config_for(quantization, dtype, new_head=bool(source.labels)), "device_map": {"": str(device)}}
+        extra |= {
+            "quantization_config": config_for(quantization, dtype, new_head=bool(source.labels or source.learns)),
+            "device_map": {"": str(device)},
+        }
     with quiet(), _drawn_alike():
         kind = class_for(source)
         if source.labels:
@@ -175,7 +198,8 @@ def load_weights(source: Source, *, dtype: torch.dtype, quantization: str | None
     give_back()
     # A slice of hidden states that is not contiguous makes a frozen bf16 head 50 times slower on the CPU.
     head(model).register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
-    return LoadedModel(model, source.tokenizer, model.config, source.name, source.labels)
+    answer_alike(model)
+    return LoadedModel(model, source.tokenizer, model.config, source.name, source.labels, source.learns)
 
 
 @contextmanager
@@ -189,10 +213,28 @@ def _drawn_alike() -> Iterator[None]:
 
 
 def class_for(source: Source) -> Any:
-    """Which of transformers' classes the model is opened as: one that writes, or one with a head over classes."""
-    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+    """Which of transformers' classes the model is opened as: one that writes, that fills in, or one with a head over classes."""
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForMaskedLM,
+        AutoModelForPreTraining,
+        AutoModelForSeq2SeqLM,
+        AutoModelForTokenClassification,
+    )
 
-    return AutoModelForTokenClassification if source.labels else AutoModelForCausalLM
+    from nbtune.models.families import is_seq2seq
+
+    if source.learns:
+        return AutoModelForMaskedLM if source.learns == "mlm" else AutoModelForPreTraining
+    if source.labels:
+        return AutoModelForTokenClassification
+    return AutoModelForSeq2SeqLM if is_seq2seq(source.config) else AutoModelForCausalLM
+
+
+def answer_alike(model: PreTrainedModel) -> None:
+    """Where a model's logits over the vocabulary have another name (BERT as it was pretrained), they get the usual one, too."""
+    if hasattr(model, "cls") and hasattr(model.cls, "seq_relationship"):
+        model.register_forward_hook(lambda _model, _args, out: out.__setitem__("logits", out["prediction_logits"]))
 
 
 def clear_head(model: PreTrainedModel) -> None:
@@ -281,13 +323,13 @@ def refuse_encoder(source: Source) -> None:
     """
     from nbtune.models.families import is_encoder
 
-    if source.labels:
+    if source.labels or source.learns:
         return
     entry = CATALOGUE.get(source.name)
     if (entry is not None and entry.role == "encoder") or is_encoder(source.config):
         message = f"model {source.name!r} is an encoder: it reads text and does not write it"
         decoder = next(name for name, item in CATALOGUE.items() if item.role == "decoder")
-        raise ModelError(message, hint=f"use objective classification, or {decoder!r}")
+        raise ModelError(message, hint=f"use {decoder!r}, or an objective that reads: classification, pairs, regression, tagging, mlm")
 
 
 def refuse_too_large(source: Source, dtype: torch.dtype, quantization: str | None, device: torch.device) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import ModelError
 
@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
 __all__ = ["config_for", "keep_differentiable"]
+
+
+_HEADS: Final = (
+    *("classifier", "score", "cls", "lm_head", "head", "decoder", "lm_predictions"),
+    *("vocab_transform", "vocab_projector", "generator_predictions", "generator_lm_head"),
+)
+"""What models call what stands above their last block, where it is new."""
 
 
 def config_for(quantization: str, dtype: torch.dtype, *, new_head: bool = False) -> BitsAndBytesConfig:
@@ -32,7 +39,7 @@ def config_for(quantization: str, dtype: torch.dtype, *, new_head: bool = False)
         raise ModelError(message, hint="pip install bitsandbytes, or leave quantization out") from error
     from transformers import BitsAndBytesConfig
 
-    left: Any = {"llm_int8_skip_modules": ["classifier", "score"]} if new_head else {}
+    left: Any = {"llm_int8_skip_modules": list(_HEADS)} if new_head else {}
     if quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, **left)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=quantization, bnb_4bit_compute_dtype=dtype, **left)

@@ -24,7 +24,7 @@ def skeleton(source: Source) -> PreTrainedModel:
 
     import torch
 
-    from nbtune.models.loading import class_for, refuse_encoder
+    from nbtune.models.loading import answer_alike, class_for, refuse_encoder
     from nbtune.models.quiet import quiet
 
     refuse_encoder(source)
@@ -40,4 +40,5 @@ def skeleton(source: Source) -> PreTrainedModel:
             raise ModelError(message, hint="use objective sft, or an encoder such as minilm") from error
         message = f"model {source.name!r} ({config.model_type}) does not generate text"
         raise ModelError(message, hint="use a decoder such as smollm2-135m") from error
+    answer_alike(model)
     return cast("PreTrainedModel", model.requires_grad_(False))

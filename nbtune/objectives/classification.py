@@ -1,5 +1,7 @@
 """Classification: a new linear head over the classes reads the model's last states; nothing is written.
 
+Of a task of kind multi-label each label is a question of its own, yes or no; the loss is the mean of their binary cross-entropies.
+
 The head h gives each class a logit W h + b; a text is read at its first token ([CLS], Devlin et al. 2019,
 https://arxiv.org/abs/1810.04805), at its last (the only one of a decoder that has seen all of it), or at all of them on average, which for
 a linear head is the head of their mean. The loss is the cross-entropy of the class.
@@ -7,6 +9,7 @@ a linear head is the head of their mean. The loss is the cross-entropy of the cl
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.data.encoded import Reading
@@ -18,14 +21,15 @@ from nbtune.models.readout import readout
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from nbtune.data.batches import Batch
+    from nbtune.data.encoded import Pooling
     from nbtune.models.loading import Source
     from nbtune.spec import FinetuneSpec
     from nbtune.task import Task
 
-__all__ = ["OBJECTIVE", "Classification", "class_logits", "pooled_states"]
+__all__ = ["OBJECTIVE", "Classification", "class_logits", "pooled_states", "pooling_for"]
 
 
 class Classification:
@@ -42,33 +46,61 @@ class Classification:
             SpecError: the task has no labels.
             ModelError: the model is an object of the user's.
         """
-        if task.kind != "classification":
-            message = f"objective classification needs a task of that kind, and {task.name!r} is {task.kind}"
-            raise SpecError(message, hint="say kind: classification in the task, or use objective sft")
-        return source.over(tuple(task.labels))
+        if task.kind not in ("classification", "multi-label"):
+            message = f"objective {self.name} needs a task of classes, and {task.name!r} is {task.kind}"
+            from nbtune.objectives import suiting
 
-    def reading(self, task: Task, spec: FinetuneSpec, config: PretrainedConfig) -> Reading:
+            raise SpecError(message, hint=f"say kind: classification or multi-label in the task, or use objective {suiting(task)}")
+        return source.over(task.head_labels)
+
+    def reading(self, task: Task, spec: FinetuneSpec, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Reading:
         """At the places of `pooling`; auto: all of an encoder's on average, the last of a decoder's.
 
         Raises:
-            SpecError: a decoder is to be read at its first token, which has seen nothing else.
+            SpecError: a decoder is to be read at its first token, which has seen nothing else; weights of classes where a row has several.
         """
-        both_ways = is_encoder(config)
-        if spec.pooling == "cls" and not both_ways:
-            message = f"pooling cls reads the first token, and a {config.model_type} model has seen nothing else there"
-            raise SpecError(message, hint="use pooling last or mean")
-        pooling = ("mean" if both_ways else "last") if spec.pooling == "auto" else spec.pooling
-        return Reading(tuple(task.labels), pooling, both_ways)
+        several = task.kind == "multi-label"
+        if several and spec.class_weights != "none":
+            message = f"class_weights is {spec.class_weights}, and a row of task {task.name!r} may have several labels"
+            raise SpecError(message, hint="leave class_weights out")
+        how = Reading(task.head_labels, pooling_for(spec, config), is_encoder(config), of="labels" if several else "class")
+        return replace(how, weights=_balanced(task)) if spec.class_weights == "balanced" else how
 
     def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, int]:
-        """Nats summed over the rows, and their number."""
+        """Nats summed over the rows, each by its weight, and their number."""
         from torch.nn import functional
 
-        return functional.cross_entropy(class_logits(model, batch), batch.targets, reduction="sum"), len(batch.targets)
+        logits = class_logits(model, batch)
+        if batch.targets.is_floating_point() or len(batch.targets) != len(logits):
+            wanted = batch.targets.view_as(logits).float()
+            each = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(-1)
+        else:
+            each = functional.cross_entropy(logits, batch.targets, reduction="none")
+        return (each if batch.weights is None else each * batch.weights).sum(), len(logits)
+
+
+def pooling_for(spec: FinetuneSpec, config: PretrainedConfig) -> Pooling:
+    """Where a text is read: as is said, or all of it by an encoder, at its last token by a decoder.
+
+    Raises:
+        SpecError: a decoder is to be read at its first token, which has seen nothing else.
+    """
+    both_ways = is_encoder(config)
+    if spec.pooling == "cls" and not both_ways:
+        message = f"pooling cls reads the first token, and a {config.model_type} model has seen nothing else there"
+        raise SpecError(message, hint="use pooling last or mean")
+    return ("mean" if both_ways else "last") if spec.pooling == "auto" else spec.pooling
+
+
+def _balanced(task: Task) -> tuple[float, ...]:
+    """N / (classes n_c) for each class of the training rows (King and Zeng 2001), so that the weights of all rows average 1."""
+    counts = task.label_counts(task.train)
+    there = sum(counts[label] > 0 for label in task.labels)
+    return tuple(len(task.train) / (there * counts[label]) if counts[label] else 1.0 for label in task.labels)
 
 
 def class_logits(model: Any, batch: Batch) -> torch.Tensor:
-    """Logits [rows, classes] in float32, those of the places that are read averaged over each row."""
+    """What the head gives [rows, outputs] in float32, those of the places that are read averaged over each row."""
     with readout(model, batch.predicts), rows_apart(model):
         logits: torch.Tensor = model(input_ids=batch.input_ids, **attending(model, batch)).logits
     return _averaged(logits.float(), batch)
@@ -88,7 +120,7 @@ def pooled_states(model: Any, batch: Batch) -> torch.Tensor:
 
 def _averaged(read: torch.Tensor, batch: Batch) -> torch.Tensor:
     """What was read at each place [n, any], averaged over each row's places [rows, any]."""
-    rows = len(batch.targets)
+    rows = batch.num_rows
     if len(read) == rows:
         return read
     counts = batch.owner.bincount(minlength=rows)

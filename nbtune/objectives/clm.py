@@ -14,7 +14,7 @@ from nbtune.objectives import sft
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from nbtune.data.batches import Batch
     from nbtune.models.loading import Source
@@ -42,7 +42,7 @@ class Clm:
             raise SpecError(message, hint="say kind: text in the task and drop its completion, or use objective sft")
         return source
 
-    def reading(self, task: Task, spec: FinetuneSpec, config: PretrainedConfig) -> Texts:
+    def reading(self, task: Task, spec: FinetuneSpec, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Texts:
         """In pieces."""
         return Texts()
 

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from nbtune.errors import SpecError
 from nbtune.models.attention import attending, rows_apart
 from nbtune.models.catalogue import DEFAULT_DECODER
+from nbtune.models.families import answering
 from nbtune.models.readout import readout
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from nbtune.data.batches import Batch
+    from nbtune.data.encoded import Answering
     from nbtune.models.loading import Source
     from nbtune.spec import FinetuneSpec
     from nbtune.task import Task
@@ -39,8 +41,9 @@ class Sft:
             raise SpecError(message, hint=f"use objective {'clm' if task.kind == 'text' else 'tagging'}")
         return source
 
-    def reading(self, task: Task, spec: FinetuneSpec, config: PretrainedConfig) -> None:
-        """Nothing is read but what was written."""
+    def reading(self, task: Task, spec: FinetuneSpec, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Answering | None:
+        """The answer goes on behind the prompt, or is written by the decoder of a model whose encoder reads the prompt."""
+        return answering(config)
 
     def loss(self, model: Any, batch: Batch) -> tuple[torch.Tensor, int]:
         """Nats summed over the batch's trained tokens, and their number."""

@@ -13,7 +13,7 @@ from nbtune.models.readout import readout
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from nbtune.data.batches import Batch
     from nbtune.models.loading import Source
@@ -40,9 +40,9 @@ class WordTags:
         if task.kind != "tagging":
             message = f"objective tagging needs a task of that kind, and {task.name!r} is {task.kind}"
             raise SpecError(message, hint="say kind: tagging in the task, or use another objective")
-        return source.over(tuple(task.labels))
+        return source.over(task.head_labels)
 
-    def reading(self, task: Task, spec: FinetuneSpec, config: PretrainedConfig) -> Tagging:
+    def reading(self, task: Task, spec: FinetuneSpec, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Tagging:
         """By words."""
         return Tagging(tuple(task.labels), is_encoder(config))
 

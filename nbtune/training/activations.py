@@ -20,7 +20,7 @@ from nbtune.data.batches import PackedRows, collate, like_lengths
 from nbtune.errors import ModelError, RunError, SpecError
 from nbtune.models.attention import attending, rows_apart
 from nbtune.models.device import give_back
-from nbtune.models.families import blocks
+from nbtune.models.families import blocks, is_encoder
 from nbtune.models.frozen import has_dropout_below, lowest_trained_block
 from nbtune.store import RunFolder, home
 
@@ -103,6 +103,8 @@ def open_cache(
         return None, ""
     depth = lowest_trained_block(base, adapter)
     reason = "noise on the embeddings is wanted, and would be lost" if noise else "" if depth else "nothing is frozen below what is trained"
+    if any(row.by_chance for row in rows):
+        reason = "at each step other tokens of a row are hidden"
     if reason and wanted is True:
         raise SpecError(f"activation_cache is true, and {reason}", hint="set activation_cache: auto")
     if reason or depth is None or (wanted == "auto" and not _pays(base, depth, epochs)):
@@ -341,9 +343,11 @@ class ActivationCache:
             return batch
         import torch
 
-        ids = batch.input_ids.flatten().index_select(0, batch.predicts)[None]
+        ids = batch.input_ids.flatten().index_select(0, batch.predicts)
         places = torch.arange(ids.numel(), device=ids.device)
-        return replace(batch, input_ids=ids, position_ids=places[None], predicts=places, padding=None, packed=PackedRows())
+        # An encoder counts positions itself, and has no more than a text's: each token is a row of its own to it.
+        ids = ids[:, None] if is_encoder(self.base.config) else ids[None]
+        return replace(batch, input_ids=ids, position_ids=places[None], predicts=places, padding=None, packed=PackedRows(), segments=None)
 
     def _count(self, row: int) -> int:
         if self.head_only:

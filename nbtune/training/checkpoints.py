@@ -22,9 +22,26 @@ if TYPE_CHECKING:
 
     from nbtune.models.base import Base
 
-__all__ = ["Snapshot", "Writer", "check", "load_optimizer", "newest_whole", "read_state", "snapshot", "step_of", "whole_checkpoints"]
+__all__ = [
+    "LEARNT_FILES",
+    "Snapshot",
+    "Writer",
+    "check",
+    "learnt_bytes",
+    "load_optimizer",
+    "newest_whole",
+    "read_state",
+    "snapshot",
+    "step_of",
+    "whole_checkpoints",
+]
 
 MARKER: Final = "state.json"
+LEARNT_FILES: Final = (
+    *("adapter_model.safetensors", "adapter_config.json"),
+    *("trained.safetensors", "features.safetensors", "classifier.json"),
+)
+"""What a checkpoint may hold of what was learnt; the rest is for going on."""
 
 
 class Writes(Protocol):
@@ -154,6 +171,11 @@ def newest_whole(root: Path, known: Callable[[int], bool] = lambda _step: True) 
             return path, damaged
         damaged.append(f"checkpoint {path.name} is damaged ({problem})")
     return None, damaged
+
+
+def learnt_bytes(path: Path) -> int:
+    """What was learnt as a checkpoint has it, in bytes on the disk; 0 where there is none."""
+    return sum((path / name).stat().st_size for name in LEARNT_FILES if (path / name).exists())
 
 
 def step_of(path: Path) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbtune.events import Checkpoint, Control, Evaluation, Event, Finished, Note, Sample, Started, Step, Stopped
 from nbtune.inference.classical import Classical, settings_for, states_of
-from nbtune.training.checkpoints import Snapshot, write
+from nbtune.training.checkpoints import Snapshot, learnt_bytes, write
 from nbtune.training.state import State
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class Fitting:
         summary = {
             "trainable_parameters": best.num_fitted,
             "total_parameters": self._total_parameters,
+            "adapter_bytes": learnt_bytes(path),
             "steps": 1,
             "num_tokens": tokens,
             "seconds": seconds,
@@ -150,7 +151,7 @@ class Fitting:
         return [self.task.labels[int(place)] for place in classical.log_probabilities(states).argmax(1)]
 
 
-def _numbers(labels: Sequence[int]) -> np.ndarray:
+def _numbers(labels: Sequence[Any]) -> np.ndarray:
     import numpy as np
 
     return np.array(labels, dtype=np.int64)

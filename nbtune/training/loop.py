@@ -12,7 +12,7 @@ from nbtune.data.batches import steps_in
 from nbtune.errors import RunError
 from nbtune.events import Checkpoint, Control, Evaluation, Event, Finished, Note, Resumed, Started, Step, Stopped
 from nbtune.models.device import num_threads
-from nbtune.training.checkpoints import Writer, load_optimizer, read_state, snapshot
+from nbtune.training.checkpoints import Writer, learnt_bytes, load_optimizer, read_state, snapshot
 from nbtune.training.controls import Controls, Request, changed
 from nbtune.training.state import State
 from nbtune.training.step import Done, Stepper
@@ -307,8 +307,9 @@ class Training:
             if not isinstance(event, Evaluation):
                 yield event
                 continue
-            of_loss = spec.metric_for_best_model == "loss" or self.evaluator.task.metric.of_loss
-            score = -event.loss if of_loss else next(iter(event.metrics.values()))
+            metric = self.evaluator.task.metric
+            of_loss = spec.metric_for_best_model == "loss" or metric.of_loss
+            score = -event.loss if of_loss else metric.sign * next(iter(event.metrics.values()))
             best = state.is_better(score, spec.early_stopping_threshold)
             state.scores = event.scores
             yield replace(event, best=best, train_loss=state.take_interval())
@@ -317,8 +318,8 @@ class Training:
                 yield Note(level="info", text=f"ended early at step {state.step}: {self._early}")
 
     def _look_before(self) -> Iterator[Event]:
-        """At texts: what the base makes of them, which a run's figures say nothing without."""
-        if not self.evaluator.task.metric.of_loss or self.state.step or self.state.before:
+        """What the base makes of the rows, where a run's figures say nothing without it."""
+        if not self.evaluator.looks_before or self.state.step or self.state.before:
             return
         for event in self.evaluator.before():
             if isinstance(event, Evaluation):
@@ -387,10 +388,12 @@ class Training:
         summary = {
             "trainable_parameters": started.trainable_parameters,
             "total_parameters": started.total_parameters,
+            "adapter_bytes": learnt_bytes(self._root / f"step-{kept:06d}"),
             **state.summary(),
             "peak_memory_bytes": self._forecast.memory.bytes(),
             "checkpoint_step": kept,
             **({"ended_early": self._early} if self._early else {}),
+            **(self.stepper.callback.summary() if self.stepper.callback is not None else {}),
         }
         if self.stepper.cache is not None and not self._stopping:
             self.stepper.cache.close()

@@ -23,6 +23,8 @@ def neftune(model: nn.Module, alpha: float | None, batch: Batch) -> Iterator[Non
         return
     import torch
 
+    from nbtune.models.families import embeddings
+
     lengths = row_lengths(batch)
 
     def noisy(_module: nn.Module, _args: Any, output: torch.Tensor) -> torch.Tensor:
@@ -30,8 +32,7 @@ def neftune(model: nn.Module, alpha: float | None, batch: Batch) -> Iterator[Non
         noise = torch.empty_like(output).uniform_(-1, 1)
         return output + noise * scale[..., None].to(output.dtype)
 
-    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
-    hook = embeddings.register_forward_hook(noisy)
+    hook = embeddings(model).register_forward_hook(noisy)  # type: ignore[arg-type]
     try:
         yield
     finally:

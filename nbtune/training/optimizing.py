@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from nbtune.spec import FinetuneSpec
 
-__all__ = ["learning_rate_at", "make_optimizer", "step_if_finite"]
+__all__ = ["blocks_below", "learning_rate_at", "make_optimizer", "step_if_finite"]
 
 _FUSED_ON: Final = frozenset({"cpu", "cuda"})
 
@@ -39,7 +39,7 @@ def make_optimizer(trained: Mapping[str, nn.Parameter], spec: FinetuneSpec) -> t
 def _groups(trained: Mapping[str, nn.Parameter], spec: FinetuneSpec) -> list[dict[str, Any]]:
     ratio = getattr(spec, "loraplus_lr_ratio", None) or 1.0
     fall = getattr(spec, "layerwise_lr_decay", None) or 1.0
-    below = _blocks_below(trained) if fall != 1 else {}
+    below = blocks_below(trained) if fall != 1 else {}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in trained.items():
         decay = spec.weight_decay if parameter.ndim > 1 else 0.0
@@ -48,17 +48,19 @@ def _groups(trained: Mapping[str, nn.Parameter], spec: FinetuneSpec) -> list[dic
     return [{"params": found, "weight_decay": decay, "lr_ratio": scale} for (decay, scale), found in groups.items()]
 
 
-def _blocks_below(names: Iterable[str]) -> dict[str, int]:
-    """{name: how many blocks below the topmost it lies}; what stands before the blocks' names is above or below them all.
+def blocks_below(names: Iterable[str]) -> dict[str, int]:
+    """{name: how many blocks below the topmost it lies}.
 
-    Modules are named in the order of the forward, so embeddings come before the first block and norm and head after the last.
+    Modules are named in the order of the forward, so embeddings come before the first block and norm and head after the last, and the
+    blocks of an encoder before those of its decoder.
     """
-    numbers = {name: int(found[1]) for name in names if (found := re.search(r"\.(\d+)\.", name))}
-    if not numbers:
-        return {}
-    top, ordered = max(numbers.values()), list(names)
-    first = min(ordered.index(name) for name in numbers)
-    return {name: top - numbers[name] if name in numbers else top + 1 if ordered.index(name) < first else 0 for name in ordered}
+    begun: dict[str, None] = {}
+    at = {}
+    for name in names:
+        if block := re.match(r".*?\.\d+\.", name):
+            begun[block[0]] = None
+        at[name] = len(begun)
+    return {name: len(begun) - number for name, number in at.items()}
 
 
 def _adamw(groups: list[dict[str, Any]], spec: FinetuneSpec, device: str) -> torch.optim.Optimizer:

@@ -14,6 +14,7 @@ from nbtune.models.frozen import has_dropout
 from nbtune.training.noise import neftune
 from nbtune.training.optimizing import learning_rate_at, make_optimizer, step_if_finite
 from nbtune.training.timing import Reading, Stopwatch
+from nbtune.training.unfreezing import Unfreezing
 
 if TYPE_CHECKING:
     import torch
@@ -52,16 +53,23 @@ class Done:
 
 @dataclass(frozen=True)
 class _Share:
-    """The step that a micro-batch belongs to; `weight` counts its trained tokens."""
+    """The step that a micro-batch belongs to; `weight` counts its trained tokens, `rows` are the step's by number."""
 
     step: int
     weight: int
     spec: FinetuneSpec
     watch: Stopwatch
+    rows: dict[int, Encoded]
 
 
 class Stepper:
-    """Takes steps on one run's adapter or parts. `smaller` says what an out-of-memory made of the batch size, once each time."""
+    """Takes steps on one run's adapter or parts. `smaller` says what an out-of-memory made of the batch size, once each time.
+
+    Where the adapter has a callback, its penalty is trained on, too; a step's loss is told without it.
+
+    Raises:
+        SpecError: the method has no use for so few steps.
+    """
 
     def __init__(
         self,
@@ -81,12 +89,15 @@ class Stepper:
         self.total_steps, self.guard = total_steps, guard
         self.trained = base.trained(adapter)
         self.optimizer = make_optimizer(self.trained, spec)
+        self._unfreezing = Unfreezing(self.trained, getattr(spec, "gradual_unfreezing", None), total_steps)
         self.scaler = torch.amp.GradScaler(base.device.type, enabled=base.dtype == torch.float16)
         self.smaller: list[str] = []
         self.cache: ActivationCache | None = None
         self.shared = spec.neftune_noise_alpha is None and not has_dropout(base, adapter)
-        self._lengths = [len(row.ids) for row in rows]
         self._pad = int(base.tokenizer.pad_token_id or 0)
+        self.callback = base.callbacks.get(adapter)
+        if self.callback is not None:
+            self.callback.begin(total_steps)
 
     def take(self, step: int, spec: FinetuneSpec, state: State) -> Done:
         """Takes optimizer step `step` (from 1). Out of memory, it is taken again with half the rows at once: the numbers are the same.
@@ -123,20 +134,25 @@ class Stepper:
 
         began, watch = time.perf_counter(), Stopwatch(self.base.device)
         chosen = rows_of_step(len(self.rows), spec.step_rows, spec.seed, step - 1)
-        weight = sum(self.rows[row].num_trained for row in chosen)
+        rows = {row: self.rows[row].drawn(f"{spec.seed}:{step}:{row}") for row in chosen}
+        lengths = {row: len(encoded.ids) for row, encoded in rows.items()}
+        weight = sum(row.num_trained for row in rows.values())
         rate = learning_rate_at(step - 1, self.total_steps, spec)
         total = torch.zeros((), device=self.base.device)
         tokens = places = pads = most = 0
-        with self.base.lease(self.adapter, training=True, checkpointing=spec.gradient_checkpointing is True) as model:
-            for micro in micro_batches(chosen, self._lengths, state.micro_rows):
-                loss, batch = self._micro_step(model, micro, _Share(step, weight, spec, watch))
+        leased = self.base.lease(self.adapter, training=True, checkpointing=spec.gradient_checkpointing is True)
+        with leased as model, self._unfreezing.at(step - 1):
+            for micro in micro_batches(chosen, lengths, state.micro_rows):
+                loss, batch = self._micro_step(model, micro, _Share(step, weight, spec, watch, rows))
                 total += loss
                 tokens, pads, places = tokens + batch.num_tokens, pads + batch.num_pads, places + batch.num_places
                 most = max(most, batch.num_places)
             if self.guard is not None:
                 self._guarded(model, step, spec)
                 watch.lap("backward")
-            norm = self._updated(rate, spec)
+            if self.callback is not None:
+                self.scaler.scale(self.callback.penalty()).backward()
+            norm = self._updated(step, rate, spec)
             watch.lap("optimizer")
         figures = Reading(total / weight, norm)
         return Done(step, figures, weight, rate, tokens, 1 - pads / places, places, most, began, time.perf_counter(), watch)
@@ -146,7 +162,7 @@ class Stepper:
         import torch
 
         cache = self.cache
-        rows = [self.rows[row] for row in micro]
+        rows = [of.rows[row] for row in micro]
         batch = cache.batch(micro) if cache else collate(rows, packed=self.packed, pad_id=self._pad, shared=self.shared)
         batch = batch.to(self.base.device)
         of.watch.lap("data")
@@ -169,17 +185,17 @@ class Stepper:
             torch.manual_seed(hash((spec.seed, step, -1)) % (2**63))
             self.scaler.scale(self.guard.loss(model, self.base, step)).backward()  # type: ignore[union-attr]
 
-    def _updated(self, rate: float, spec: FinetuneSpec) -> torch.Tensor:
+    def _updated(self, step: int, rate: float, spec: FinetuneSpec) -> torch.Tensor:
         """`_update`, which is never done again: some parameters may have been updated when memory ran out, and rows have no part in it."""
         try:
-            return self._update(rate, spec)
+            return self._update(step, rate, spec)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             message = "the device ran out of memory in the optimizer's update"
             raise RunError(message, hint="use optim adafactor or sgd, or a method that trains less; run.resume() goes on") from error
 
-    def _update(self, rate: float, spec: FinetuneSpec) -> torch.Tensor:
+    def _update(self, step: int, rate: float, spec: FinetuneSpec) -> torch.Tensor:
         """Clips and updates; the norm of the gradient before."""
         import torch
 
@@ -189,5 +205,7 @@ class Stepper:
             group["lr"] = rate * group["lr_ratio"]
         step_if_finite(self.optimizer, norm)
         self.scaler.update()
+        if self.callback is not None and torch.isfinite(norm):
+            self.callback.after_step(step, self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         return norm

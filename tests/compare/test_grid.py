@@ -33,6 +33,23 @@ def test_rows_stand_in_the_order_asked_and_outputs_hold_every_test_row_of_every_
     assert grid.warnings == []
 
 
+@pytest.mark.parametrize("method", ["lora", "full", "features"])
+def test_what_a_run_cost_stands_under_the_same_names_for_all_and_is_what_its_folder_says(folder: Path, tmp_path: Path, method: str) -> None:
+    options = {} if method == "features" else {"max_steps": 2, "num_samples": 0}
+    run = nbtune.finetune(method, task=ticket_task(30), model=folder, **options).wait()
+    frozen, tuned = nbtune.compare(["zero-shot", run], task=ticket_task(30)).table.to_dict("records")
+    costs = {
+        "trainable_parameters": run.summary["trainable_parameters"],
+        "adapter_bytes": sum(path.stat().st_size for path in run.save(tmp_path / "saved").iterdir()),
+        "peak_memory_bytes": run.summary["peak_memory_bytes"],
+        "train_seconds": run.summary["seconds"],
+        "train_tokens": run.history["num_tokens"].iloc[-1],
+    }
+    assert {name: tuned[name] for name in costs} == costs
+    assert all(cost > 0 for cost in costs.values())
+    assert {name: frozen[name] for name in costs} == dict.fromkeys(costs, 0)
+
+
 def test_an_adapter_without_effect_is_named(folder: Path) -> None:
     task = ticket_task(30)
     run = nbtune.finetune("lora", task=task, model=folder, max_steps=1, learning_rate=1e-30, name="idle").wait()

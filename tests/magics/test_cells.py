@@ -44,6 +44,21 @@ def test_a_task_is_shown_bound_and_returned(kernel: Kernel) -> None:
     assert kernel.value("_ is again, again.kind") == "(True, 'classification')"
 
 
+def test_tasks_become_instructions_of_which_one_is_held_out(kernel: Kernel) -> None:
+    good(kernel.run("%%task others --data rows.csv\nprompt: 'Whose is it? {{ text }}'\ncompletion: ' {{ team }}'\n"))
+    body = "sets:\n  tickets: {weight: 2, templates: ['{{ text }} Team:']}\n  others: {}\nhold_out: others\n"
+    result = good(kernel.run(f"%%instructions mixed\n{body}"))
+    assert any("mixed" in bundle["text/plain"] and "others: held out" in bundle["text/plain"] for bundle in result.shown)
+    assert kernel.value("mixed.spec.format, {item.row['set'] for item in mixed.train}") == "('instruction', {'tickets'})"
+    good(kernel.run("%%finetune lora --task mixed --model tiny --max_steps 2 --as instructed\n", timeout=120))
+    assert (
+        kernel.value("instructed.spec['objective'], 'eval_exact_match/others' in instructed.summary['scores']") == "('instruction', True)"
+    )
+    failed = kernel.run("%%instructions mixed\nsets: [tickets, nothing]\n")
+    assert (failed.status, len(failed.lines)) == ("error", 2)
+    assert "there is no task 'nothing'" in failed.lines[0]
+
+
 def test_the_panel_is_drawn_and_the_cell_waits_and_the_run_is_the_value(kernel: Kernel) -> None:
     result = good(kernel.run(f"%%finetune lora {SHORT} --as first\nr: 4\nlr: 1e-3\n", timeout=120))
     assert any(PANEL in bundle for bundle in result.shown)
@@ -75,6 +90,24 @@ def test_a_run_is_asked_at_other_strengths_with_what_it_forgets(kernel: Kernel) 
     assert (failed.status, len(failed.lines)) == ("error", 2)
     assert "'half' is no strength" in failed.lines[0]
     assert kernel.run("%strength").status == "error"
+
+
+def test_two_runs_are_combined_into_one_that_is_bound_listed_and_compared(kernel: Kernel) -> None:
+    for name in ("left", "right"):
+        good(kernel.run(f"%finetune lora {SHORT} --as {name}", timeout=120))
+    result = good(kernel.run("%combine both-sides left right --weights [0.7, 0.3] --how linear", timeout=60))
+    assert "run both-sides, bound to the variable both_sides" in result.text
+    assert "combined by linear: left (0.7), right (0.3)" in result.result["text/plain"]
+    assert kernel.value("both_sides.status, both_sides.spec['combined']['names']") == "('finished', ['left', 'right'])"
+    assert "both-sides" in kernel.run("%runs").shown[-1]["text/plain"]
+    grid = good(kernel.run("%%compare --task tickets\n- run: left\n- run: right\n- run: both-sides\n", timeout=120))
+    assert "run: both-sides" in grid.shown[-1]["text/plain"]
+    failed = kernel.run("%combine 7up left nobody --weights much")
+    assert failed.status == "error"
+    for words in ("3 problems", "'7up' cannot be a name", "there is no run 'nobody'", "weights: numbers such as [0.7, 0.3]"):
+        assert words in "\n".join(failed.lines)
+    assert "nothing is named" in kernel.run("%combine").lines[0]
+    assert "to be of 1 runs" in kernel.run("%combine one left").lines[0]
 
 
 def test_the_panel_is_drawn_before_the_run_has_begun(kernel: Kernel) -> None:
@@ -278,7 +311,9 @@ def test_the_form_trains_below_its_own_cell(kernel: Kernel) -> None:
     assert kernel.value("tuned.spec['r'], tuned.status, tuned.name") == "(4, 'finished', 'tuned')"
 
 
-@pytest.mark.parametrize("name", ["task", "doctor", "methods", "finetune", "prompt", "compare", "tune", "strength", "runs"])
+@pytest.mark.parametrize(
+    "name", ["task", "instructions", "doctor", "methods", "finetune", "prompt", "compare", "tune", "strength", "combine", "runs"]
+)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_tells_of_every_option(kernel: Kernel, name: str, flag: str) -> None:
     text = good(kernel.run(f"%%{name} {flag}\n")).text

@@ -72,6 +72,8 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("%%prompt --task tickets\nfew‸", ("few-shot",)),
         ("%%prompt\nfew-shot: {se‸", ("select: ", "seed: ")),
         ("%runs st‸", ("stop",)),
+        ("%combine both --how ti‸", ("ties", "ties_svd")),
+        ("%combine both --weights ‸", ()),
         ("%doctor ‸", ("tickets", "dates")),
         ("%doctor ti‸", ("tickets",)),
         ("%doctor tickets --max_l‸", ("--max_length",)),
@@ -80,6 +82,17 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_fits_is_offered(cell: str, wanted: tuple[str, ...]) -> None:
     assert at(cell) == wanted
+
+
+def test_runs_are_offered_after_the_name_of_their_combination_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = [SimpleNamespace(name=name) for name in ("one", "two", "third")]
+    monkeypatch.setattr("nbtune.runs", lambda: made)
+    assert at("%combine both ‸") == ("third", "two", "one")
+    assert at("%combine both one t‸") == ("third", "two")
+    assert at("%combine ‸") is not None
+    assert "one" not in (at("%combine ‸") or ())
+    assert at("%strength t‸") == ("third", "two")
+    assert "--max_rows" in (at("%strength two ‸") or ())
 
 
 @pytest.mark.parametrize("cell", ["x = 1‸", "%%fine‸", "%%time\nlo‸", "%matplotlib ‸", "%%finetune‸", "print('%finetune ‸"])

@@ -7,18 +7,17 @@ import pytest
 import torch
 
 import nbtune
-from nbtune.data.batches import collate
-from nbtune.data.encoding import encode_rows
 from nbtune.errors import NbtuneError
-from nbtune.methods import attach, first_ids, get
-from nbtune.models.base import Base
-from nbtune.models.shared import own_base
-from nbtune.objectives import encoder_for, source_for
-from nbtune.objectives import get as objective
 from tests.examples import ticket_task
-from tests.methods.support import OPTIONS, TRAINED, encoder_refusal
+from tests.methods.contract import Cell, check_count, check_gradients, check_learning
+from tests.methods.support import EVERYWHERE, OPTIONS, SECOND_TIER, TRAINED, encoder_refusal
 from tests.methods.test_methods import METHODS
 from tests.tiny import ENCODERS, tiny_encoder
+
+CASES = [
+    (name, method) for name in ENCODERS for method in TRAINED if name == "bert" or method in EVERYWHERE or encoder_refusal(method, name)
+]
+ON_BERT = [method for method in TRAINED if not encoder_refusal(method, "bert")]
 
 
 @pytest.fixture(scope="module", params=ENCODERS)
@@ -31,51 +30,34 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_encoder("bert", tmp_path_factory.mktemp("encoder"))
 
 
-def _spec(method: str, **options: Any) -> Any:
-    return get(method).spec.build({"objective": "classification", **options})
+def _cell(method: str, folder: Path, quantization: str | None = None, **options: Any) -> Cell:
+    return Cell(method, folder, {**OPTIONS.get(method, {}), **options}, "classification", quantization)
 
 
-def _base(method: str, folder: Path, name: str = "it", **options: Any) -> tuple[Base, Any]:
-    spec = _spec(method, **options)
-    source = source_for("classification", folder, ticket_task())
-    base = own_base(source, dtype="float32", quantization=options.get("quantization"), device="cpu")
-    attach(get(method), base, spec, name)
-    return base, spec
-
-
-def _loss(base: Base, method: str, spec: Any, *, training: bool, rows: int = 6) -> torch.Tensor:
-    task = ticket_task()
-    encoder = encoder_for(task, spec, base.tokenizer, base.config, first_ids(get(method), spec, base.config))
-    encoded, _ = encode_rows(encoder, task.train[:rows], max_length=128)
-    with base.lease("it" if base.has_adapter("it") else None, training=training) as model:
-        loss, weight = objective("classification").loss(model, collate(encoded, packed=False, pad_id=0))
-        if training:
-            (loss / weight).backward()
-    return loss.detach() / weight
-
-
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize(("family", "method"), CASES, indirect=["family"])
 def test_what_is_trained_is_what_was_counted_with_its_head_and_the_base_stays_as_it_was(family: Path, method: str) -> None:
-    options = OPTIONS.get(method, {})
+    _holds_or_is_refused(family, method)
+
+
+@pytest.mark.parametrize("method", SECOND_TIER)
+def test_the_second_tier_trains_what_was_counted_with_its_head_and_leaves_the_base_as_it_was(bert: Path, method: str) -> None:
+    _holds_or_is_refused(bert, method)
+
+
+def _holds_or_is_refused(family: Path, method: str) -> None:
+    cell = _cell(method, family)
     if reason := encoder_refusal(method, family.name):
         with pytest.raises(NbtuneError, match=reason) as refused:
-            nbtune.estimate(method, model=family, task=ticket_task(), objective="classification", **options)
+            cell.estimate()
         assert refused.value.hint
         return
-    expected = nbtune.estimate(method, model=family, task=ticket_task(), objective="classification", **options)
-    base, spec = _base(method, family, **options)
-    trained = base.trained("it")
-    assert sum(parameter.numel() for parameter in trained.values()) == expected.trainable_parameters > 0
-    assert sum(parameter.numel() for parameter in base.model.parameters()) == expected.total_parameters
-    heads = {key for key in trained if key.startswith("classifier.")}
-    assert len(heads) == 2
-    _loss(base, method, spec, training=True)
-    moved = {name for name, parameter in base.model.named_parameters() if parameter.grad is not None and parameter.grad.abs().sum() > 0}
-    assert heads <= moved <= set(trained)
+    base = cell.attached()
+    check_count(cell, base)
+    check_gradients(cell, base)
     assert base.drift() == 0
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ON_BERT)
 def test_a_run_lowers_the_loss_predicts_and_opens_again_with_equal_logits(bert: Path, method: str) -> None:
     task = ticket_task()
     options = {"learning_rate": 1e-2, **METHODS[method], "num_train_epochs": 5}
@@ -104,7 +86,7 @@ def test_a_run_on_every_encoder_opens_again_with_equal_logits(family: Path, meth
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("method", [*ON_BERT, *SECOND_TIER])
 def test_in_half_precision_a_step_is_taken_too(bert: Path, method: str, dtype: str) -> None:
     options = {**OPTIONS.get(method, {}), "dtype": dtype, "max_steps": 2, "num_samples": 0}
     run = nbtune.finetune(method, task=ticket_task(), model=bert, objective="classification", **options).wait()
@@ -114,13 +96,8 @@ def test_in_half_precision_a_step_is_taken_too(bert: Path, method: str, dtype: s
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 @pytest.mark.parametrize("method", ["lora", "adapter", "head", "prompt-tuning"])
 def test_on_a_quantized_encoder_the_head_stays_whole_and_it_learns(bert: Path, method: str, quantization: str) -> None:
-    base, spec = _base(method, bert, quantization=quantization, **OPTIONS.get(method, {}))
+    cell = _cell(method, bert, quantization, learning_rate=1e-2)
+    base = cell.attached()
     assert {parameter.dtype for key, parameter in base.trained("it").items() if key.startswith("classifier.")} == {torch.float32}
-    optimizer = torch.optim.AdamW(base.trained("it").values(), lr=1e-2)
-    losses = []
-    for _ in range(6):
-        losses.append(float(_loss(base, method, spec, training=True)))
-        optimizer.step()
-        optimizer.zero_grad()
-    assert losses[-1] < losses[0] - 0.01
+    check_learning(cell, base, least=0.01)
     assert base.drift() == 0

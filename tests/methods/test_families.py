@@ -11,13 +11,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import nbtune
 from nbtune.errors import NbtuneError
-from nbtune.methods import first_ids, get
-from nbtune.models.base import Base
 from nbtune.models.families import sublayers
-from nbtune.models.loading import source_of
-from nbtune.models.shared import own_base
-from tests.methods.support import OPTIONS, PAGE, TRAINED, page, refusal
+from tests.methods.contract import Cell, check_count, check_gradients, check_learning
+from tests.methods.support import EVERYWHERE, OPTIONS, PAGE, SECOND_FAMILIES, SECOND_TIER, TRAINED, page, refusal
 from tests.tiny import FAMILIES, tiny
+
+CASES = [(name, method) for name in FAMILIES for method in TRAINED if name == "llama" or method in EVERYWHERE or refusal(method, name)]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -25,64 +24,57 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return tiny(request.param, tmp_path_factory.mktemp("families") / request.param)
 
 
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize(("family", "method"), CASES, indirect=["family"])
 def test_what_is_trained_is_what_was_counted_and_the_base_stays_as_it_was(family: Path, method: str) -> None:
-    options = OPTIONS.get(method, {})
+    _holds_or_is_refused(method, family)
+
+
+@pytest.mark.parametrize("name", SECOND_FAMILIES)
+@pytest.mark.parametrize("method", SECOND_TIER)
+def test_the_second_tier_trains_what_was_counted_and_leaves_the_base_as_it_was(tmp_path: Path, method: str, name: str) -> None:
+    _holds_or_is_refused(method, tiny(name, tmp_path / name))
+
+
+def _holds_or_is_refused(method: str, family: Path) -> None:
+    cell = Cell(method, family, OPTIONS.get(method, {}))
     if reason := refusal(method, family.name):
-        with pytest.raises(NbtuneError, match=reason) as refused:
-            nbtune.estimate(method, model=family, **options)
-        assert refused.value.hint
+        _is_refused(cell, reason)
         return
-    _holds(method, family, None)
+    base = cell.attached()
+    check_count(cell, base)
+    check_gradients(cell, base)
+    assert base.drift() == 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 @pytest.mark.parametrize("method", TRAINED)
 def test_on_a_quantized_base_it_learns_too_or_is_refused(tmp_path: Path, method: str, quantization: str, dtype: str) -> None:
-    folder = tiny("llama", tmp_path / "llama")
-    options = {**OPTIONS.get(method, {}), "quantization": quantization, "dtype": dtype}
+    _learns_or_is_refused(tmp_path, method, quantization, dtype)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize("method", SECOND_TIER)
+def test_the_second_tier_on_a_quantized_base_learns_too_or_is_refused(tmp_path: Path, method: str, quantization: str) -> None:
+    _learns_or_is_refused(tmp_path, method, quantization, "bfloat16")
+
+
+def _learns_or_is_refused(tmp_path: Path, method: str, quantization: str, dtype: str) -> None:
+    cell = Cell(method, tiny("llama", tmp_path / "llama"), OPTIONS.get(method, {}), quantization=quantization, dtype=dtype)
     if reason := refusal(method, "llama", quantization):
-        with pytest.raises(NbtuneError, match=reason) as refused:
-            nbtune.estimate(method, model=folder, **options)
-        assert refused.value.hint
+        _is_refused(cell, reason)
         return
-    base = _holds(method, folder, quantization, dtype)
-    optimizer = torch.optim.AdamW(base.trained("it").values(), lr=1e-2)
-    losses = []
-    for _ in range(6):
-        losses.append(_backward(base, method))
-        optimizer.step()
-        optimizer.zero_grad()
-    assert losses[-1] < losses[0]
+    base = cell.attached()
+    check_count(cell, base)
+    check_gradients(cell, base)
+    check_learning(cell, base)
     assert base.drift() == 0
 
 
-def _holds(method: str, folder: Path, quantization: str | None, dtype: str = "float32") -> Base:
-    """What every method promises of the base it is put on, which is returned with the first gradients."""
-    options, chosen = OPTIONS.get(method, {}), get(method)
-    expected = nbtune.estimate(method, model=folder, quantization=quantization, dtype=dtype, **options)
-    base = own_base(source_of(folder), dtype=dtype, quantization=quantization, device="cpu")
-    chosen.attach(base, chosen.spec.build(options), "it")
-    trained = base.trained("it")
-    assert sum(parameter.numel() for parameter in trained.values()) == expected.trainable_parameters > 0
-    if quantization is None:  # 4 bits lie in pairs, two to a number
-        assert sum(parameter.numel() for parameter in base.model.parameters()) == expected.total_parameters
-    _backward(base, method)
-    moved = {name for name, parameter in base.model.named_parameters() if parameter.grad is not None}
-    assert moved == set(trained)
-    assert base.drift() == 0
-    return base
-
-
-def _backward(base: Base, method: str) -> float:
-    first = first_ids(get(method), get(method).spec.build(OPTIONS.get(method, {})), base.config)
-    ids = torch.tensor([[*first, *range(5, 17)]])
-    labels = torch.where(torch.arange(ids.shape[1]) < len(first), -100, ids)
-    with base.lease("it" if base.has_adapter("it") else None, training=True) as model:
-        loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
-        loss.backward()
-    return float(loss.detach())
+def _is_refused(cell: Cell, reason: str) -> None:
+    with pytest.raises(NbtuneError, match=reason) as refused:
+        cell.estimate()
+    assert refused.value.hint
 
 
 @pytest.mark.parametrize("method", ["lora", "adapter"])

@@ -10,23 +10,31 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 import nbtune
-from nbtune.data.batches import collate
-from nbtune.data.encoding import Encoder, encode_rows
 from nbtune.errors import ModelError, NbtuneError, RunError, SpecError
-from nbtune.methods import first_ids, get
-from nbtune.models.base import Base
-from nbtune.models.families import can_pack
+from nbtune.methods import get
 from nbtune.models.loading import source_of
 from nbtune.models.shared import own_base
-from nbtune.objectives.sft import Sft
 from tests.examples import ticket_task
-from tests.methods.support import TRAINED
+from tests.methods.contract import (
+    Cell,
+    check_caching,
+    check_count,
+    check_gradients,
+    check_merging,
+    check_off,
+    check_opening,
+    check_splitting,
+    stir,
+)
+from tests.methods.support import OPTIONS, SECOND_TIER, TRAINED
 from tests.tiny import tiny, tiny_llama
 
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"r": 4},
     "rslora": {"r": 4},
     "dora": {"r": 4},
+    "pissa": {"r": 4},
+    "adalora": {"init_r": 6, "target_r": 4},
     "vera": {"r": 16, "learning_rate": 5e-2},
     "loha": {"r": 4},
     "lokr": {"r": 4, "learning_rate": 3e-2},
@@ -36,17 +44,33 @@ METHODS: dict[str, dict[str, Any]] = {
     "fourierft": {"n_frequency": 100, "learning_rate": 5e-2},
     "ia3": {"learning_rate": 5e-2},
     "adapter": {"bottleneck_size": 8},
+    "adaption-prompt": {"adapter_len": 6, "learning_rate": 5e-2},
     "prompt-tuning": {"num_virtual_tokens": 6, "learning_rate": 0.3},
     "p-tuning": {"num_virtual_tokens": 6, "encoder_hidden_size": 16, "learning_rate": 3e-2},
     "prefix-tuning": {"num_virtual_tokens": 6, "learning_rate": 5e-2},
+    "cpt": {"num_virtual_tokens": 24, "opt_projection_epsilon": 10.0, "learning_rate": 0.1},
     "full": {"learning_rate": 1e-3},
     "last-blocks": {"num_blocks": 1},
     "head": {},
     "bitfit": {"learning_rate": 3e-2},
     "layernorm": {"learning_rate": 3e-2},
+    "trainable-tokens": {**OPTIONS["trainable-tokens"], "learning_rate": 5e-2},
+    "randlora": {"r": 8},
+    "waveft": {"n_frequency": 200},
+    "c3a": {"block_size": 16},
+    "vblora": {"vector_length": 16, "num_vectors": 32, "learning_rate": 5e-2},
+    "shira": {"r": 4},
+    "road": {"group_size": 16},
+    "miss": {"r": 8},
+    "tinylora": {"learning_rate": 5e-2},
+    "gralora": {"r": 8},
+    "unilora": {"learning_rate": 5e-2},
+    "psoft": {"r": 8},
+    "peanut": {"r": 8},
+    "osf": {"learning_rate": 1e-3},
 }
 WITH_BIASES = {"bitfit": "opt"}
-LEAST = {"prompt-tuning": 0.02, "p-tuning": 0.02, "prefix-tuning": 0.02}
+LEAST = {"prompt-tuning": 0.02, "p-tuning": 0.02, "prefix-tuning": 0.02, "cpt": 0.02, "adaption-prompt": 0.02}
 """Nats by which the loss has to fall where it is less than 0.1: a random model has little for a soft prompt to work with."""
 
 
@@ -62,24 +86,16 @@ def suited(method: str, folder: Path, tmp_path: Path) -> Path:
 
 
 def test_the_contract_covers_every_method() -> None:
-    assert set(METHODS) == set(TRAINED)
+    assert set(METHODS) == {*TRAINED, *SECOND_TIER}
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_count_from_the_config_equals_what_is_trained_and_nothing_else_gets_a_gradient(suited: Path, method: str) -> None:
-    chosen = get(method)
-    spec = chosen.spec.build(METHODS[method])
-    expected = nbtune.estimate(method, model=suited, **METHODS[method])
-    base = own_base(source_of(suited), dtype="float32", quantization=None, device="cpu")
-    chosen.attach(base, spec, "it")
-    trained = base.trained("it")
-    assert sum(parameter.numel() for parameter in trained.values()) == expected.trainable_parameters > 0
-    assert sum(parameter.numel() for parameter in base.model.parameters()) == expected.total_parameters
-    with base.lease("it" if base.has_adapter("it") else None, training=True) as model:
-        model(input_ids=torch.arange(12)[None], labels=torch.arange(12)[None]).loss.backward()
-    moved = {name for name, parameter in base.model.named_parameters() if parameter.grad is not None}
-    assert moved == set(trained)
-    assert expected.peak_memory_bytes > 0
+    cell = Cell(method, suited, METHODS[method])
+    base = cell.attached()
+    check_count(cell, base)
+    check_gradients(cell, base)
+    assert cell.estimate().peak_memory_bytes > 0
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -103,72 +119,23 @@ def test_a_run_lowers_the_loss_leaves_the_base_alone_and_opens_again_with_equal_
     assert torch.equal(again.logits(prompt), tuned)
 
 
-def _stirred(method: str, suited: Path) -> Base:
-    """A base with the method on, and what is trained moved away from where it starts."""
-    base = own_base(source_of(suited), dtype="float32", quantization=None, device="cpu")
-    chosen = get(method)
-    chosen.attach(base, chosen.spec.build(METHODS[method]), "it")
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for parameter in base.trained("it").values():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return base
-
-
-def _first(method: str, base: Base) -> tuple[int, ...]:
-    return first_ids(get(method), get(method).spec.build(METHODS[method]), base.config)
-
-
 @pytest.mark.parametrize("method", METHODS)
-def test_packing_checkpointing_and_caching_change_no_number_and_off_is_the_base(suited: Path, method: str) -> None:
-    base = _stirred(method, suited)
-    adapter = "it" if base.has_adapter("it") else None
-    encoded, _ = encode_rows(Encoder(base.tokenizer, first=_first(method, base)), ticket_task().train[:5], max_length=64)
-    found = []
-    for packed, checkpointing in ((False, False), (can_pack(base.config), False), (False, True)):
-        with base.lease(adapter, training=True, checkpointing=checkpointing) as model:
-            model.zero_grad(set_to_none=True)
-            loss, weight = Sft().loss(model, collate(encoded, packed=packed, pad_id=0))
-            (loss / weight).backward()
-        grads = torch.cat([parameter.grad.flatten() for parameter in base.trained("it").values()])  # type: ignore[union-attr]
-        found.append((float(loss / weight), grads))
-    for loss, grads in found[1:]:
-        assert loss == pytest.approx(found[0][0], abs=1e-5)
-        assert float((grads - found[0][1]).norm()) < 1e-3 * float(found[0][1].norm())
-    ids = torch.tensor([encoded[0].ids])
-    with base.lease(adapter) as model:
-        wanted = [
-            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, use_cache=cached).tolist()
-            for cached in (True, False)
-        ]
-    assert wanted[0] == wanted[1]
-    if adapter is not None:
-        assert base.drift() == 0
+def test_packing_accumulation_checkpointing_and_caching_change_no_number_and_off_is_the_base(suited: Path, method: str) -> None:
+    cell = Cell(method, suited, METHODS[method])
+    base = cell.attached()
+    stir(base)
+    check_splitting(cell, base)
+    check_caching(cell, base)
+    check_off(cell, base)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_saved_opens_on_a_fresh_base_and_merges_into_it(suited: Path, tmp_path: Path, method: str) -> None:
-    base = _stirred(method, suited)
-    ids = torch.tensor([[*_first(method, base), *range(5, 25)]])
-    with base.lease("it" if base.has_adapter("it") else None) as model:
-        wanted = model(input_ids=ids).logits
-    base.state("it").write(tmp_path)
-    torch.manual_seed(99)
-    fresh = own_base(source_of(suited), dtype="float32", quantization=None, device="cpu")
-    get(method).attach(fresh, get(method).spec.build({**METHODS[method], "seed": 77}), "other")
-    fresh.restore("other", tmp_path)
-    with fresh.lease("other" if fresh.has_adapter("other") else None) as model:
-        assert torch.equal(model(input_ids=ids).logits, wanted)
-    if base.peft is None:
-        return
-    opened = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(suited, dtype=torch.float32), tmp_path)
-    with torch.no_grad():
-        torch.testing.assert_close(opened(input_ids=ids).logits, wanted, rtol=1e-5, atol=1e-5)
-        if get(method).merges:
-            torch.testing.assert_close(opened.merge_and_unload()(input_ids=ids).logits, wanted, rtol=1e-4, atol=1e-4)
-        else:
-            with pytest.raises(ValueError, match="merged"):
-                opened.merge_and_unload()
+    cell = Cell(method, suited, METHODS[method])
+    base = cell.attached()
+    stir(base)
+    check_opening(cell, base, tmp_path)
+    check_merging(cell, base, tmp_path)
 
 
 def test_what_cannot_be_merged_is_told_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
@@ -261,6 +228,17 @@ def test_an_adapter_is_peft_s_own_file_and_a_merged_save_is_a_plain_model(folder
         ("lora", {"layers_to_transform": [7]}, "blocks 0 to 1"),
         ("lora", {"bias": "all"}, "other cells share"),
         ("last-blocks", {"num_blocks": 9}, "has 2 blocks"),
+        ("lora", {"init": "eva"}, "init cannot be 'eva'"),
+        ("lora", {"init": "loftq"}, "begins at what 4 bits lose of the base, which is not quantized"),
+        ("lora", {"init": "loftq", "quantization": "int8"}, "which is held as int8"),
+        ("lora", {"init": "olora", "quantization": "nf4"}, "begins at the weights themselves, and the base is held as nf4"),
+        ("dora", {"init_lora_weights": "pissa"}, "DoRA takes the lengths of the columns before that"),
+        ("trainable-tokens", {}, "tokens is missing"),
+        ("trainable-tokens", {"tokens": ["a", "qx"]}, r"'qx' is not one token of this model but 'q', 'x'"),
+        ("trainable-tokens", {"tokens": ["a", "a"]}, "'a' is there twice"),
+        ("c3a", {}, "c3a cannot be put on .* block size"),
+        ("road", {"layers_to_transform": [1]}, "takes no layers_to_transform"),
+        ("gralora", {"quantization": "nf4"}, "gralora does not work on a base held as nf4"),
         ("full", {"quantization": "nf4"}, "cannot be trained"),
         ("loha", {"quantization": "nf4"}, "loha does not work on a base held as nf4"),
         ("dora", {"quantization": "int8"}, "cannot read from a base held as int8"),

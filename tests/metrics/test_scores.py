@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
+from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
 from nbtune.errors import DataError, SpecError
@@ -92,7 +94,7 @@ def test_defaults_follow_the_kind():
 
 def test_which_metrics_are_binary():
     binary = {name for name, kinds in METRICS.items() if metric_of(name, kinds[0]).binary}
-    assert binary == {"accuracy", "macro_f1", "exact_match", "span_f1"}
+    assert binary == {"accuracy", "macro_f1", "micro_f1", "exact_match", "span_f1"}
 
 
 @pytest.mark.parametrize(
@@ -118,3 +120,28 @@ def test_unequal_lengths_and_no_rows_are_refused():
         metric.rows(["a", "b"], ["a"])
     with pytest.raises(DataError, match="no rows"):
         metric.score([], [])
+
+
+def test_numbers_are_scored_as_scipy_and_scikit_learn_score_them():
+    expected = ["1.5", "2", "-3", "4.25", "0"]
+    outputs = ["1", "2.5", "-2", "5 stars", ".5"]
+    said, true = np.array([1, 2.5, -2, 5, 0.5]), np.array([1.5, 2, -3, 4.25, 0])
+    wanted = {
+        "pearson": stats.pearsonr(said, true).statistic,
+        "spearman": stats.spearmanr(said, true).statistic,
+        "mae": np.abs(said - true).mean(),
+        "rmse": math.sqrt(((said - true) ** 2).mean()),
+    }
+    for name, value in wanted.items():
+        metric = metric_of(name, "regression")
+        assert metric.score(outputs, expected) == pytest.approx(value)
+        assert metric.rows(outputs, expected) == pytest.approx(np.abs(said - true))
+        assert metric.sign == (1 if name in ("pearson", "spearman") else -1)
+
+
+def test_what_is_no_number_counts_as_the_farthest_and_a_constant_correlates_with_nothing():
+    mae = metric_of("mae", "regression")
+    assert mae.rows(["many", "", "3"], ["1", "4", "3"]) == [3.0, 3.0, 0.0]
+    assert metric_of("pearson", "regression").score(["2", "2", "2"], ["1", "2", "3"]) == 0.0
+    with pytest.raises(DataError, match="expects 'x', which is no number"):
+        mae.rows(["1"], ["x"])

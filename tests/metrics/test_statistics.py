@@ -144,16 +144,6 @@ def test_the_interval_of_macro_f1_resamples_rows():
     assert (low, high) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])), abs=0.04)
 
 
-def test_macro_f1_of_resampled_rows_equals_the_metric_itself():
-    from nbtune.metrics.statistics import _macro_f1_of
-
-    expected, outputs = list("aabbccab"), list("abbbcxaa")
-    metric = metric_of("macro_f1", "classification")
-    rows = np.random.default_rng(0).integers(0, 8, size=(50, 8))
-    wanted = [metric.score([outputs[i] for i in row], [expected[i] for i in row]) for row in rows]
-    assert _macro_f1_of(outputs, expected)(rows) == pytest.approx(wanted)
-
-
 def test_the_score_interval_fits_the_metric():
     outputs, expected = ["a", "b", "c", "c"], ["a", "b", "c", "d"]
     assert score_interval(metric_of("accuracy", "classification"), outputs, expected) == interval([1, 1, 1, 0], binary=True)
@@ -162,3 +152,39 @@ def test_the_score_interval_fits_the_metric():
     assert score_interval(rouge, sentences, truths) == interval(rouge.rows(sentences, truths), binary=False)
     right = score_interval(metric_of("macro_f1", "classification"), ["a", "b"] * 10, ["a", "b"] * 10)
     assert right == interval([1.0] * 20, binary=True)
+
+
+def _cases():
+    chance = np.random.default_rng(2)
+    numbers = chance.normal(size=40)
+    tags = [" ".join(chance.choice(["O", "B-A", "B-B"], size=4)) for _ in range(40)]
+    labels = [", ".join(sorted(chance.choice(["a", "b", "c"], size=2, replace=False))) for _ in range(40)]
+    return {
+        "span_f1": ("tagging", [*tags[:20], *tags[:20]], tags),
+        "micro_f1": ("multi-label", [*labels[:20], *labels[:20]], labels),
+        "macro_f1": ("classification", [*labels[:25], *labels[:15]], labels),
+        **{
+            name: ("regression", [str(value) for value in numbers + chance.normal(size=40)], [str(value) for value in numbers])
+            for name in ("pearson", "spearman", "rmse", "mae")
+        },
+    }
+
+
+@pytest.mark.parametrize("name", ["span_f1", "micro_f1", "macro_f1", "pearson", "spearman", "rmse"])
+def test_what_is_resampled_is_the_score_itself(name):
+    kind, outputs, expected = _cases()[name]
+    metric = metric_of(name, kind)
+    chance = np.random.default_rng(5)
+    chosen = chance.integers(0, 40, size=(6, 40))
+    wanted = [metric.score([outputs[row] for row in rows], [expected[row] for row in rows]) for rows in chosen]
+    assert metric.whole.resampled(outputs, expected)(chosen) == pytest.approx(np.array(wanted), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["span_f1", "micro_f1", "pearson", "spearman", "rmse", "mae"])
+def test_the_interval_holds_the_score(name):
+    kind, outputs, expected = _cases()[name]
+    metric = metric_of(name, kind)
+    low, high = score_interval(metric, outputs, expected)
+    assert low < metric.score(outputs, expected) < high
+    assert math.isfinite(low)
+    assert math.isfinite(high)

@@ -3,12 +3,14 @@
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import nbtune
 from nbtune.methods import get
+from nbtune.models import loading
 from nbtune.models.base import FairLock
 from nbtune.models.loading import LoadedModel, source_of
 from nbtune.models.shared import own_base, shared_base
@@ -101,6 +103,31 @@ def test_a_base_is_shared_until_it_is_unloaded_and_a_loaded_model_is_the_callers
     assert nbtune.models.load(tmp_path).model is not first.model
     assert nbtune.models.unload() >= 1
     assert shared_base(source, dtype=None, quantization=None, device=None) is not first
+
+
+def test_runs_on_one_base_share_one_copy_and_answer_in_turn_without_another_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, prompts = tiny_llama(tmp_path / "tiny"), [item.prompt for item in ticket_task().test[:4]]
+    said: dict[str, Any] = {"task": ticket_task(), "model": folder, "dtype": "float32", "max_steps": 4, "learning_rate": 3e-2}
+    runs = [nbtune.finetune("lora", r=4, seed=seed, **said).wait() for seed in (1, 2)]
+    runs.append(nbtune.combine(runs, [1, 1]))
+    wanted = []
+    for run in runs:
+        nbtune.models.unload()
+        wanted.append((run.generate(prompts), run.engine().logits(prompts[0])))
+    assert len({tuple(texts) for texts, _ in wanted}) == 3
+    nbtune.models.unload()
+    real, loads = loading.load_weights, []
+    monkeypatch.setattr(loading, "load_weights", lambda *args, **options: (loads.append(args), real(*args, **options))[1])
+    opened = [nbtune.open(run.id) for run in runs]
+    for _ in range(2):
+        for run, (texts, logits) in zip(opened, wanted, strict=True):
+            assert run.generate(prompts) == texts
+            assert torch.equal(run.engine().logits(prompts[0]), logits)
+    (base,) = {id(run.engine().base): run.engine().base for run in opened}.values()
+    assert len(loads) == 1
+    alone = sum(parameter.numel() for parameter in nbtune.models.load(folder).model.parameters())
+    added = sum(run.summary["trainable_parameters"] for run in opened)
+    assert sum(parameter.numel() for parameter in base.model.parameters()) == alone + added
 
 
 def test_a_bound_model_is_left_as_it_was_found(tmp_path: Path) -> None:

@@ -71,13 +71,13 @@ def broken_gradients(monkeypatch: pytest.MonkeyPatch, steps: set[int], value: fl
     """Makes the gradient of the calls numbered so not finite; what is returned collects the numbers."""
     real, calls = Stepper._update, []
 
-    def update(self: Stepper, rate: float, spec: Any) -> Any:
+    def update(self: Stepper, *said: Any) -> Any:
         calls.append(len(calls) + 1)
         if calls[-1] not in steps:
-            return real(self, rate, spec)
+            return real(self, *said)
         next(iter(self.trained.values())).grad.view(-1)[0] = value
         before, moments = [parameter.detach().clone() for parameter in self.trained.values()], moments_of(self.optimizer)
-        norm = real(self, rate, spec)
+        norm = real(self, *said)
         assert all(torch.equal(old, new) for old, new in zip(before, self.trained.values(), strict=True))
         if moments:  # the first update of all makes them
             assert all(torch.equal(old, new) for old, new in zip(moments, moments_of(self.optimizer), strict=True))
@@ -124,8 +124,8 @@ def test_before_the_first_checkpoint_it_begins_anew_and_resuming_keeps_the_lower
 def test_a_checkpoint_after_which_nothing_is_finite_gives_way_to_the_one_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = Stepper._update, []
 
-    def update(self: Stepper, rate: float, spec: Any) -> Any:
-        norm = real(self, rate, spec)
+    def update(self: Stepper, *said: Any) -> Any:
+        norm = real(self, *said)
         calls.append(1)
         if len(calls) == 6:  # as an update that is too large: told only by the step after, when it is saved already
             for parameter in self.trained.values():

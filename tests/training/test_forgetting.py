@@ -124,7 +124,7 @@ def test_what_cannot_be_retained_or_scaled_is_refused_before_anything_is_loaded(
         (DataError, "too few", {"retain": str(tmp_path / "short.txt")}),
         (
             SpecError,
-            "gives it another head",
+            "does not under objective classification",
             {"retain": "general", "objective": "classification", "model": tiny_encoder("bert", tmp_path / "bert")},
         ),
     ]

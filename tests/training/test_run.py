@@ -28,7 +28,16 @@ def test_history_and_summary_hold_what_was_promised(folder: Path) -> None:
     )
     assert run.history["epoch"].iloc[-1] == 2
     assert run.history["num_tokens"].is_monotonic_increasing
-    promised = {"trainable_parameters", "total_parameters", "steps", "num_tokens", "seconds", "peak_memory_bytes", "scores"}
+    promised = {
+        "trainable_parameters",
+        "total_parameters",
+        "adapter_bytes",
+        "steps",
+        "num_tokens",
+        "seconds",
+        "peak_memory_bytes",
+        "scores",
+    }
     assert set(run.summary) == promised | {"best_step", "checkpoint_step"}
     assert run.summary["steps"] == steps
     assert run.summary["scores"]["eval_accuracy"] == run.history["eval_accuracy"].iloc[-1]

@@ -164,7 +164,7 @@ def test_what_cannot_be_done_with_texts_is_refused_before_anything_is_loaded(fol
         nbtune.finetune("lora", task=ticket_task(), model=folder, objective="clm")
     with pytest.raises(SpecError, match="there is nothing to answer"):
         nbtune.compare(["zero-shot"], task=text_task(), model=folder)
-    with pytest.raises(SpecError, match="needs a task of that kind, and 'texts' is text"):
+    with pytest.raises(SpecError, match="needs a task of classes, and 'texts' is text"):
         nbtune.finetune("features", task=text_task(), model=folder)
     run = nbtune.finetune("lora", task=text_task(), model=folder, **{**SHORT, "max_steps": 1}).wait()
     with pytest.raises(RunError, match="learnt texts, and answers nothing"):

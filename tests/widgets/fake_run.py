@@ -81,7 +81,7 @@ def plausible_events(
                 output = ANSWERS[index] if right else ANSWERS[(index + 1) % 3]
                 yield ev.Sample(step=step, row=row, prompt=PROMPTS[index], output=output, expected=ANSWERS[index])
             yield ev.Checkpoint(step=step, path=f"checkpoints/step-{step:06d}")
-    yield ev.Finished(step=steps, summary={"seconds": steps * 0.8, "peak_memory_bytes": 1_965_000_000})
+    yield ev.Finished(step=steps, summary={"seconds": steps * 0.8, "peak_memory_bytes": 1_965_000_000, "adapter_bytes": 9_812_345})
 
 
 class FakeRun:

@@ -35,7 +35,10 @@ def comparison(rows: int = 6, *, outputs=None, table=None, metric="accuracy"):
             "difference_high": [-0.6, -0.1, 0.6],
             "p_value": [1e-9, 0.0312, 0.0312],
             "trainable_parameters": [0, 0, 2_442_240],
+            "adapter_bytes": [0, 0, 9_800_000],
+            "peak_memory_bytes": [0, 0, 1_965_000_000],
             "train_seconds": [None, None, 116.0],
+            "train_tokens": [0, 0, 31_400],
             "seconds": [8.0, 25.0, 8.5],
             "prompt_tokens": [31, 310, 31],
         }
@@ -53,7 +56,19 @@ def comparison(rows: int = 6, *, outputs=None, table=None, metric="accuracy"):
 
 def test_each_approach_has_its_score_interval_difference_and_costs():
     page = safe(comparison_html(comparison()))
-    for words in ("0.600", "0.400 to 0.800", "-0.600 to -0.100 vs run: tickets_lora", "< 0.001", "0.031", "2.44 M", "1 min 56 s", "310"):
+    for words in (
+        "0.600",
+        "0.400 to 0.800",
+        "-0.600 to -0.100 vs run: tickets_lora",
+        "< 0.001",
+        "0.031",
+        "2.44 M",
+        "9.8 MB",
+        "2.0 GB",
+        "31,400",
+        "1 min 56 s",
+        "310",
+    ):
         assert words in page.text
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from nbtune import events as ev
 from nbtune_widgets import run_card_html, run_figure, run_html, run_text
+from nbtune_widgets.formats import NOTHING, size
 from tests.widgets.fake_run import FakeRun, plausible_events
 
 NASTY = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -80,12 +81,45 @@ def test_a_run_of_fifty_thousand_steps_is_drawn_in_under_sixty_kilobytes():
 
 def test_the_figures_curves_and_samples_of_a_finished_run_are_there_without_styles():
     page = safe(run_html(FakeRun(list(plausible_events()))))
-    for words in ("tickets_lora", "finished", "120 of 120", "1 min 36 s", "2.44 M of 137.0 M", "accuracy", "Samples from dev"):
+    for words in (
+        "tickets_lora",
+        "finished",
+        "120 of 120",
+        "1 min 36 s",
+        "2.44 M of 137.0 M",
+        "On disk 9.8 MB",
+        "accuracy",
+        "Samples from dev",
+    ):
         assert words in page.text
     charts = [attributes for tag, attributes in page.tags if tag == "svg" and attributes.get("role") == "img"]
     assert [chart["aria-label"].split(" by step")[0] for chart in charts] == ["Loss", "Dev accuracy", "Learning rate"]
     rows = re.findall(r"<tr><td[^>]*>(\d+)</td>", run_html(FakeRun(list(plausible_events()))))
     assert rows[:6] == ["20", "40", "60", "80", "100", "120"]
+
+
+def test_a_run_that_trained_nothing_says_what_it_is_and_how_large():
+    summary = {"trainable_parameters": 32_768, "total_parameters": 135_104, "adapter_bytes": 132_700}
+    note = ev.Note(level="info", text="combined by cat: one (1), two (1); nothing was trained")
+    page = safe(run_html(FakeRun([note, ev.Finished(step=0, summary=summary)])))
+    for words in ("finished", "combined by cat: one (1)", "32,768 of 135.1 k", "On disk 133 kB"):
+        assert words in page.text
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (None, NOTHING),
+        (0, NOTHING),
+        (512, "512 B"),
+        (62_400, "62.4 kB"),
+        (132_700, "133 kB"),
+        (12_345_678, "12.3 MB"),
+        (1_965_000_000, "2.0 GB"),
+    ],
+)
+def test_bytes_are_told_in_the_unit_that_suits_them(number, words):
+    assert size(number) == words
 
 
 def test_a_failed_run_says_why_and_what_to_do():

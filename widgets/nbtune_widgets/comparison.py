@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from nbtune.metrics.scores import LESS_IS_BETTER
 from nbtune_widgets.answers import AnswerRow, answer_rows, approaches, records
-from nbtune_widgets.formats import NOTHING, count, distinct, duration, figure, one_line, shown
+from nbtune_widgets.formats import NOTHING, count, distinct, duration, figure, one_line, shown, size
 from nbtune_widgets.markup import join, mark, messages, page
 from nbtune_widgets.protocols import ComparisonView
 
@@ -83,7 +84,8 @@ class _Grid:
 
     @property
     def best(self) -> float:
-        return max(float(row[self.metric]) for row in self.rows if isinstance(row.get(self.metric), int | float))
+        best = min if self.metric in LESS_IS_BETTER else max
+        return best(float(row[self.metric]) for row in self.rows if isinstance(row.get(self.metric), int | float))
 
     @property
     def columns(self) -> list[str]:
@@ -155,7 +157,10 @@ _COLUMNS: Final = {
     "difference": "against the best other",
     "p_value": "p",
     "trainable_parameters": "trained parameters",
+    "adapter_bytes": "on disk",
+    "peak_memory_bytes": "peak memory",
     "train_seconds": "training",
+    "train_tokens": "training tokens",
     "seconds": "answering",
     "prompt_tokens": "prompt tokens",
 }
@@ -185,6 +190,8 @@ def _cell(name: str, value: Any) -> str:
         return NOTHING
     if name == "p_value":
         return "< 0.001" if value < 0.001 else f"{value:.3f}"  # noqa: PLR2004
+    if name.endswith("_bytes"):
+        return size(value)
     if name.endswith("seconds"):
         return duration(float(value))
     if isinstance(value, bool):

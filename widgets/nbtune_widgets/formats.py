@@ -21,6 +21,7 @@ __all__ = [
     "rate",
     "share",
     "shown",
+    "size",
     "tail",
 ]
 
@@ -30,6 +31,7 @@ NOTHING: Final = "\u2013"
 _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]")
 _MINUTE: Final = 60
 _HOUR: Final = 3600
+_UNITS: Final = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def plain(value: Any) -> Any:
@@ -118,6 +120,14 @@ def memory(size: float | None) -> str:
     if size < 1e9:  # noqa: PLR2004
         return f"{size / 1e6:.0f} MB"
     return f"{size / 1e9:.1f} GB"
+
+
+def size(number: float | None) -> str:
+    """Bytes of a file or of memory: "62.4 kB", "12.3 MB", "1.2 GB"; nothing where there are none."""
+    if number is None or not math.isfinite(number) or number <= 0:
+        return NOTHING
+    unit, word = next(((unit, word) for unit, word in _UNITS if number >= unit), (1.0, "B"))
+    return f"{number / unit:.{int(unit > 1 and number < 100 * unit)}f} {word}"
 
 
 def in_use(used: float | None, expected: float | None) -> str:

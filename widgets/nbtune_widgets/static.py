@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Final
 
 from markupsafe import Markup
 
 from nbtune_widgets.curves import Line, Signs, curves_svg
-from nbtune_widgets.formats import NOTHING, count, distinct, duration, figure, fine_duration, in_use, one_line, rate, share, shown, tail
+from nbtune_widgets.formats import (
+    NOTHING,
+    count,
+    distinct,
+    duration,
+    figure,
+    fine_duration,
+    in_use,
+    one_line,
+    rate,
+    share,
+    shown,
+    size,
+    tail,
+)
 from nbtune_widgets.looks import gap, gap_text
 from nbtune_widgets.markup import figures, join, mark, messages, page, table
 from nbtune_widgets.progress import Progress
@@ -145,12 +160,18 @@ def _small_figures(progress: Progress) -> list[tuple[str, str]]:
         ]
     if kept := progress.summary.get("retained"):
         pairs.append(("Retained loss", f"{figure(kept['loss_before'])} before, {figure(kept['loss_after'])} after"))
-    if progress.started:
-        told = progress.started
-        trained = progress.summary.get("trainable_parameters", told.trainable_parameters)  # what is fitted to states is known at the end
-        pairs.append(("Trained parameters", f"{count(trained)} of {count(told.total_parameters)}"))
+    if counts := _counts(progress):
+        pairs.append(("Trained parameters", f"{count(counts[0])} of {count(counts[1])}"))
+    pairs.append(("On disk", size(progress.summary.get("adapter_bytes"))))
+    if told := progress.started:
         pairs += [("Rows", f"{told.num_rows:,}"), ("On", f"{told.device}, {told.dtype}")]
     return _known(pairs)
+
+
+def _counts(progress: Progress) -> tuple[int, int] | None:
+    """(trained, all) parameters: those told at the end, when what is fitted to states is known, or at the beginning."""
+    known = (asdict(progress.started) if progress.started else {}) | progress.summary
+    return (known["trainable_parameters"], known["total_parameters"]) if "total_parameters" in known else None
 
 
 def _known(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
