@@ -49,6 +49,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "p-tuning": {"num_virtual_tokens": 6, "encoder_hidden_size": 16, "learning_rate": 3e-2},
     "prefix-tuning": {"num_virtual_tokens": 6, "learning_rate": 5e-2},
     "cpt": {"num_virtual_tokens": 24, "opt_projection_epsilon": 10.0, "learning_rate": 0.1},
+    "multitask-prompt-tuning": {**OPTIONS["multitask-prompt-tuning"], "num_virtual_tokens": 6, "learning_rate": 0.1},
     "full": {"learning_rate": 1e-3},
     "last-blocks": {"num_blocks": 1},
     "head": {},
@@ -70,7 +71,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "osf": {"learning_rate": 1e-3},
 }
 WITH_BIASES = {"bitfit": "opt"}
-LEAST = {"prompt-tuning": 0.02, "p-tuning": 0.02, "prefix-tuning": 0.02, "cpt": 0.02, "adaption-prompt": 0.02}
+LEAST = {"prompt-tuning": 0.02, "p-tuning": 0.02, "prefix-tuning": 0.02, "cpt": 0.02, "multitask-prompt-tuning": 0.02, "adaption-prompt": 0.02}
 """Nats by which the loss has to fall where it is less than 0.1: a random model has little for a soft prompt to work with."""
 
 
