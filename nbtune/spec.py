@@ -254,13 +254,15 @@ class CompareSpec(Spec):
     what: ClassVar[str] = "comparison key"
 
     task: str = option("", "name of the task")
-    approaches: Any = option((), "list of zero-shot, few-shot: {k: 8}, run: NAME")
+    approaches: Any = option((), "list of zero-shot, few-shot: {k: 8}, run: NAME, ensemble: [...], function: NAME")
     model: str | None = option(None, "base of the prompting columns; left out: that of the runs named")
     dtype: Literal["float32", "bfloat16", "float16"] | None = option(None, "number format of the base", aliases=("torch_dtype",))
     device: str | None = option(None, "cpu, cuda, cuda:1, mps; left out: the best there is")
-    scoring: Literal["sum", "mean", "generate"] = option(
-        "sum", "classification by the summed or the mean log-probability of each label's tokens, or by generating"
+    scoring: Literal["sum", "mean", "byte", "generate"] = option(
+        "sum",
+        "classification by the log-probability of each label's tokens: their sum, their mean, or by byte of its text; or by generating",
     )
+    floor: bool = option(True, "of classes: what has to be beaten beside the rest, the most frequent class and a classifier over words")
     decoding: Annotated[DecodingSpec, nested(DecodingSpec)] = option(DecodingSpec(), "{max_new_tokens: 20, stop: [...]}")
     inputs: Any = option(None, "texts (or rows) without answers, compared by eye only")
     name: str | None = option(None, "name of the comparison")

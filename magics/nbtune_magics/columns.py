@@ -1,4 +1,4 @@
-"""Approaches as they are said in a body: names, `name: {options}`, `run: NAME`, and variables that hold a run."""
+"""Approaches as they are said in a body: names, `name: {options}`, `run: NAME`, and variables that hold a run or a function."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["checked"]
 
 
 def checked(entries: Sequence[tuple[Any, int | None]], variables: Mapping[str, Any]) -> tuple[list[Any], list[Problem]]:
-    """(the entries, runs bound to variables in their place, what is wrong with any); each comes with its line of the cell."""
+    """(the entries, runs and functions bound to variables in their place, what is wrong with any); each comes with its line of the cell."""
     found: list[Any] = []
     problems: list[Problem] = []
     for entry, line in entries:
-        resolved = _with_runs(entry, variables)
+        resolved = _with_objects(entry, variables)
         try:
             name, options = approaches.wanted(resolved)
             if name == "run":
@@ -34,11 +34,20 @@ def _find(options: Any) -> None:
     run_named(options)
 
 
-def _with_runs(entry: Any, variables: Mapping[str, Any]) -> Any:
+def _with_objects(entry: Any, variables: Mapping[str, Any]) -> Any:
     if isinstance(entry, str) and entry.replace("_", "-") not in approaches.names():
-        return _run_of(entry, variables) or entry
-    if isinstance(entry, Mapping) and set(entry) == {"run"} and isinstance(entry["run"], str):
-        return {"run": _run_of(entry["run"], variables) or entry["run"]}
+        return _run_of(entry, variables) or _function_of(entry, variables) or entry
+    if not isinstance(entry, Mapping) or len(entry) != 1:
+        return entry
+    ((name, said),) = entry.items()
+    if name == "run" and isinstance(said, str):
+        return {name: _run_of(said, variables) or said}
+    if name == "function" and isinstance(said, str):
+        return {name: _function_of(said, variables) or said}
+    if name == "ensemble" and isinstance(said, Mapping):
+        return {name: {key: _with_objects({name: value}, variables)[name] if key == "of" else value for key, value in said.items()}}
+    if name == "ensemble" and isinstance(said, list):
+        return {name: [_with_objects(member, variables) for member in said]}
     return entry
 
 
@@ -47,3 +56,9 @@ def _run_of(name: str, variables: Mapping[str, Any]) -> Any:
 
     thing = variables.get(name.replace("-", "_"))
     return thing if isinstance(thing, Run) else None
+
+
+def _function_of(name: str, variables: Mapping[str, Any]) -> Any:
+    """A function of the notebook; classes and nbtune's own things are none."""
+    thing = variables.get(name)
+    return thing if callable(thing) and not isinstance(thing, type) else None

@@ -13,11 +13,19 @@ if TYPE_CHECKING:
     from nbtune.approaches.base import Approach, Kind, Setting
     from nbtune.task import Task
 
-__all__ = ["approach_of", "get", "names", "prompt", "wanted"]
+__all__ = ["approach_of", "get", "label_of", "names", "prompt", "wanted"]
 
-_APPROACHES: Final = Registry["Kind"](
-    "approach", "nbtune.approaches", {"zero-shot": "zero_shot", "few-shot": "few_shot", "run": "tuned"}, "KIND"
-)
+_FILES: Final = {
+    "zero-shot": "zero_shot",
+    "few-shot": "few_shot",
+    "run": "tuned",
+    "ensemble": "ensemble",
+    "function": "function",
+    "floor": "floor",
+}
+_APPROACHES: Final = Registry["Kind"]("approach", "nbtune.approaches", _FILES, "KIND")
+_SHORT: Final = {"run": "run", "function": "function", "floor": "by", "ensemble": "of"}
+"""The option that may stand alone in the place of all: `run: NAME`."""
 
 
 def names() -> tuple[str, ...]:
@@ -35,7 +43,7 @@ def get(name: str) -> Kind:
 
 
 def wanted(entry: Any) -> tuple[str, Any]:
-    """(kind, built options) of an entry as it is said: "zero-shot", {"few-shot": {"k": 8}}, {"run": NAME}, or a Run.
+    """(kind, built options) of an entry as it is said: "zero-shot", {"few-shot": {"k": 8}}, {"run": NAME}, a Run, or a function.
 
     Raises:
         SpecError: unknown approach or option, or another shape.
@@ -45,14 +53,18 @@ def wanted(entry: Any) -> tuple[str, Any]:
     if isinstance(entry, Mapping) and len(entry) == 1:
         ((name, options),) = entry.items()
         kind = get(str(name))
-        if kind.name == "run" and not isinstance(options, Mapping):
-            options = {"run": options}
+        if kind.name in _SHORT and options is not None and not isinstance(options, Mapping):
+            options = {_SHORT[kind.name]: options}
         if options is not None and not isinstance(options, Mapping):
             raise SpecError(f"{name}: options are a mapping, not {options!r:.60}", hint=f"write {name}: {{option: value}}")
         return kind.name, kind.spec.build(dict(options or {}))
     if hasattr(entry, "engine") and hasattr(entry, "summary"):
         return "run", get("run").spec.build({"run": entry})
-    raise SpecError(f"an approach is a name, {{name: options}} or a run, not {entry!r:.80}", hint=f"known: {', '.join(names())}")
+    if callable(entry):
+        return "function", get("function").spec.build({"function": entry})
+    raise SpecError(
+        f"an approach is a name, {{name: options}}, a run or a function, not {entry!r:.80}", hint=f"known: {', '.join(names())}"
+    )
 
 
 def approach_of(entry: Any, task: Task, setting: Setting) -> Approach:
@@ -62,7 +74,7 @@ def approach_of(entry: Any, task: Task, setting: Setting) -> Approach:
         SpecError, RunError, ModelError: it cannot be made, or the task has nothing to answer.
     """
     name, options = wanted(entry)
-    if task.kind == "tagging" and name != "run":
+    if task.kind == "tagging" and name not in ("run", "function", "ensemble"):
         message = f"task {task.name!r} is of kind tagging, and {name} writes text in place of tags"
         raise SpecError(message, hint="compare runs: - run: NAME")
     if task.kind == "text":
@@ -73,9 +85,9 @@ def approach_of(entry: Any, task: Task, setting: Setting) -> Approach:
 
 def label_of(name: str, options: Any) -> str:
     """How it is named in a grid: "few-shot: k=4", with the options that differ from their defaults; "run: NAME"."""
-    if name == "run":
-        run = options.run
-        return f"run: {run if isinstance(run, str) else run.name}"
+    kind: Any = get(name)
+    if hasattr(kind, "called"):
+        return str(kind.called(options))
     said = options.model_dump()
     changed = [f"{item.name}={said[item.name]}" for item in options.options() if said[item.name] != item.default]
     return f"{name}: {', '.join(changed)}" if changed else name

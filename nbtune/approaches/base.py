@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
+from nbtune.approaches.labels import calibrated, normalised
 from nbtune.errors import ModelError
 from nbtune.inference import Decoding, Engine
+from nbtune.inference.cache import AnswerCache, question_keys
 from nbtune.inference.classifying import Classifier
 from nbtune.models.families import answering, context_of
 from nbtune.training.evaluation import best_label, decoding_for
@@ -17,9 +20,12 @@ if TYPE_CHECKING:
     from nbtune.spec import DecodingSpec, Spec
     from nbtune.task import Task
 
-__all__ = ["Answers", "Approach", "Asking", "Cost", "Kind", "Setting"]
+__all__ = ["Answers", "Approach", "Asked", "Asking", "Cost", "Kind", "Progress", "Setting", "Sort", "further", "silent"]
 
-Scoring = Literal["sum", "mean", "generate"]
+Scoring = Literal["sum", "mean", "byte", "generate"]
+Sort = Literal["prompting", "tuned", "floor", "other"]
+Progress = Callable[[int, int], None]
+"""Told (rows done, rows in all)."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +53,20 @@ class Setting:
 
 @dataclass(frozen=True)
 class Asking:
-    """How all columns of a grid are asked: labels by summed or mean log-probability, or by generating; and the decoding."""
+    """How all columns of a grid are asked: labels by their log-probability (see `labels`), or by generating; and the decoding."""
 
     scoring: Scoring
     decoding: Decoding
     tagging: bool = False
+    kept: bool = True
+    """Whether what was answered before may be taken from where it is kept, with the seconds that it took."""
 
     @classmethod
-    def of(cls, task: Task, engine: Engine, scoring: Scoring, decoding: DecodingSpec) -> Asking:
-        """What was said, the rest by the task's training answers."""
+    def of(cls, task: Task, engine: Engine | None, scoring: Scoring, decoding: DecodingSpec) -> Asking:
+        """What was said, the rest by the task's training answers; without a model nothing is decoded."""
         how = scoring if task.kind == "classification" else "generate"
+        if engine is None:
+            return cls(how, Decoding(), task.kind == "tagging")
         return cls(how, decoding_for(task, engine.encoder, decoding.max_new_tokens, decoding.stop), task.kind == "tagging")
 
     def __str__(self) -> str:
@@ -64,20 +74,33 @@ class Asking:
             return "each word by the likeliest tag of the head"
         if self.scoring == "generate":
             return f"answers generated ({self.decoding})"
-        return f"labels scored by the {'summed' if self.scoring == 'sum' else 'mean'} log-probability of their tokens"
+        each = {"sum": "summed log-probability of their tokens", "mean": "mean log-probability of their tokens"}
+        return f"labels scored by the {each.get(self.scoring, 'log-probability of their tokens by byte')}"
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a column said: an output a row, seconds for all of them, and the tokens of each row's prompt."""
+    """What a column said: an output a row, seconds for all of them, and the tokens of each row's prompt (0: no model read one).
+
+    `label_scores` [rows][labels] are what labels were told apart by, where they were: the higher the likelier, in nats. Where it was asked
+    several times, `repeats` are all outputs [times][rows], of which `outputs` are the first. `notes` say what turned out only then.
+    """
 
     outputs: tuple[str, ...]
     seconds: float
     prompt_tokens: tuple[int, ...]
+    label_scores: tuple[tuple[float, ...], ...] | None = None
+    repeats: tuple[tuple[str, ...], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def _silent(done: int, total: int) -> None:
+def silent(done: int, total: int) -> None:
     """No progress wanted."""
+
+
+def further(progress: Progress, turn: int, turns: int, rows: int) -> Progress:
+    """Progress within one of several turns over as many rows."""
+    return lambda done, _total: progress(turn * rows + done, turns * rows)
 
 
 @dataclass(frozen=True)
@@ -99,42 +122,43 @@ class Cost:
         names = {"train_seconds": "seconds", "train_tokens": "num_tokens"}
         return cls(**{item.name: summary.get(names.get(item.name, item.name), 0) for item in fields(cls)})
 
+    @classmethod
+    def sum(cls, costs: Sequence[Cost]) -> Self:
+        """Of several: all that they took, and the largest of their peaks."""
+        found = {item.name: sum(getattr(cost, item.name) for cost in costs) for item in fields(cls)}
+        return cls(**{**found, "peak_memory_bytes": max((cost.peak_memory_bytes for cost in costs), default=0)})
+
 
 @dataclass(frozen=True)
-class Approach:
-    """A way to answer a task's rows.
+class Approach(ABC):
+    """A way to answer a task's rows; `label` names it in a grid, `run_id` is set for tuned ones.
 
-    `label` names it in a grid; `wrap` turns a row's prompt into what the model reads; `run_id` is set for tuned ones.
+    `engine` is the model that it asks; None: it asks none, or several.
     """
 
     label: str
     task: Task
-    engine: Engine
-    wrap: Callable[[str], str]
-    run_id: str | None = None
-    cost: Cost = Cost()
-    notes: tuple[str, ...] = field(default=())
+    run_id: str | None = field(default=None, kw_only=True)
+    cost: Cost = field(default=Cost(), kw_only=True)
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
-    def answer(self, prompts: Sequence[str], asking: Asking, *, progress: Callable[[int, int], None] = _silent) -> Answers:
+    @property
+    def engine(self) -> Engine | None:
+        """The model that it asks."""
+        return None
+
+    @property
+    def kind(self) -> Sort:
+        """What sort of column it is."""
+        return "tuned" if self.run_id is not None else "prompting" if self.engine is not None else "other"
+
+    @abstractmethod
+    def answer(self, prompts: Sequence[str], asking: Asking, *, progress: Progress = silent) -> Answers:
         """Answers to rendered prompts.
 
         Raises:
-            ModelError: a prompt is longer than the model's context.
+            NbtuneError: it cannot.
         """
-        texts = [self.wrap(prompt) for prompt in prompts]
-        tokens = self.engine.prompt_tokens(texts)
-        self._refuse_overflow(tokens, asking)
-        began = time.perf_counter()
-        if isinstance(self.engine, Classifier):
-            outputs = self.engine.read(texts, progress=progress)
-        elif asking.scoring == "generate":
-            outputs = [text.strip() for text in self.engine.generate(texts, asking.decoding, progress=progress)]
-        else:
-            completions = [self.task.completion_of[label] for label in self.task.labels]
-            scores = self.engine.score(texts, completions, progress=progress)
-            mean = asking.scoring == "mean"
-            outputs = [self.task.labels[best_label([total / (count if mean else 1) for total, count in row])] for row in scores]
-        return Answers(tuple(outputs), time.perf_counter() - began, tuple(tokens))
 
     def costs(self, answers: Answers) -> dict[str, Any]:
         """A grid's columns of what it took, to make it and to answer."""
@@ -149,20 +173,124 @@ class Approach:
         return list(self.answer(self.task.prompts(rows), asking).outputs)
 
     def __repr__(self) -> str:
-        return f"Approach({self.label!r}, task {self.task.name!r}, {self.engine.base.name})"
+        return f"Approach({self.label!r}, task {self.task.name!r}{f', {self.engine.base.name}' if self.engine is not None else ''})"
+
+
+@dataclass(frozen=True, repr=False)
+class Asked(Approach):
+    """An approach that asks one model, `by`; `wrap` turns a row's prompt into what the model reads.
+
+    With `calibrate_on` (prompts as rows have them) labels' scores are put right by what the model says of those. With `own_template` it is
+    meant to ask in other words than the task's prompt.
+    """
+
+    by: Engine
+    wrap: Callable[[str], str]
+    calibrate_on: tuple[str, ...] = field(default=(), kw_only=True)
+    own_template: bool = field(default=False, kw_only=True)
+
+    @property
+    def engine(self) -> Engine:
+        """`by`."""
+        return self.by
+
+    def answer(self, prompts: Sequence[str], asking: Asking, *, progress: Progress = silent) -> Answers:
+        """As `Approach.answer`.
+
+        Raises:
+            ModelError: a prompt is longer than the model's context.
+        """
+        texts = [self.wrap(prompt) for prompt in prompts]
+        tokens = self.by.prompt_tokens(texts)
+        self._refuse_overflow(tokens, asking)
+        questions = _Questions(self.by, kept=asking.kept)
+        began = time.perf_counter()
+        outputs, scores = self._outputs(texts, asking, questions, progress)
+        seconds = questions.seconds + time.perf_counter() - began - questions.waited
+        told = None if scores is None else tuple(map(tuple, scores))
+        return Answers(tuple(outputs), seconds, tuple(tokens), told, notes=questions.notes)
+
+    def _outputs(
+        self, texts: Sequence[str], asking: Asking, questions: _Questions, progress: Progress
+    ) -> tuple[Sequence[str], list[list[float]] | None]:
+        labels = self.task.labels
+        if isinstance(self.by, Classifier):
+            if self.task.kind != "classification":
+                return self.by.read(texts, progress=progress), None
+            scores = [[value for value, _ in row] for row in self.by.score(texts, labels, progress=progress)]
+            return [labels[best_label(row)] for row in scores], scores
+        if asking.scoring == "generate":
+            return [text.strip() for text in questions.generated(texts, asking.decoding, progress)], None
+        scores = self._scores(texts, asking.scoring, questions, progress)
+        if self.calibrate_on:
+            known = [self.wrap(prompt) for prompt in self.calibrate_on]
+            scores = calibrated(scores, self._scores(known, asking.scoring, questions, silent))
+        return [labels[best_label(row)] for row in scores], scores
+
+    def _scores(self, texts: Sequence[str], scoring: Scoring, questions: _Questions, progress: Progress) -> list[list[float]]:
+        completions = [self.task.completion_of[label] for label in self.task.labels]
+        return normalised(questions.scored(texts, completions, progress), completions, scoring)
 
     def _refuse_overflow(self, tokens: Sequence[int], asking: Asking) -> None:
-        context = context_of(self.engine.base.config)
-        if context is None or not tokens or self.engine.base.labels:
+        context = context_of(self.by.base.config)
+        if context is None or not tokens or self.by.base.labels:
             return
         need = max(tokens) + asking.decoding.max_new_tokens
         if need > context:
-            message = f"{self.label}: the longest prompt with its answer has {need} tokens, and {self.engine.base.name} reads {context}"
+            message = f"{self.label}: the longest prompt with its answer has {need} tokens, and {self.by.base.name} reads {context}"
             raise ModelError(message, hint="use a smaller k, or shorter texts")
 
 
+class _Questions:
+    """Asks an engine what it was not asked before; `seconds` are those of all answers, `waited` those that went by here."""
+
+    def __init__(self, engine: Engine, *, kept: bool) -> None:
+        self._engine = engine
+        self._cache = AnswerCache() if kept and type(engine) is Engine else None
+        self.seconds = self.waited = 0.0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What went wrong with keeping answers."""
+        return (self._cache.trouble,) if self._cache is not None and self._cache.trouble else ()
+
+    def scored(self, texts: Sequence[str], completions: Sequence[str], progress: Progress) -> list[list[tuple[float, int]]]:
+        """As `Engine.score`."""
+        found = self._asked(texts, ["score", list(completions)], lambda some: self._engine.score(some, completions, progress=progress))
+        return [[(float(nats), int(count)) for nats, count in row] for row in found]
+
+    def generated(self, texts: Sequence[str], decoding: Decoding, progress: Progress) -> list[str]:
+        """As `Engine.generate`."""
+        how = ["generate", decoding.max_new_tokens, list(decoding.stop)]
+        return self._asked(texts, how, lambda some: self._engine.generate(some, decoding, progress=progress))
+
+    def _asked(self, texts: Sequence[str], how: list[Any], ask: Callable[[list[str]], list[Any]]) -> list[Any]:
+        began = time.perf_counter()
+        if self._cache is None:
+            found = ask(list(texts))
+            self._count(began, time.perf_counter() - began)
+            return found
+        keys = question_keys(self._engine, [self._engine.encoder.prompt_ids(text) for text in texts], how)
+        known = self._cache.get(keys)
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        asked = time.perf_counter()
+        answers = dict(zip(new, ask(list(new.values())), strict=True)) if new else {}
+        each = (time.perf_counter() - asked) / max(1, len(new))
+        if answers:
+            self._cache.put(answers, each)
+        self._count(began, sum(known[key][1] if key in known else each for key in keys))
+        return [known[key][0] if key in known else answers[key] for key in keys]
+
+    def _count(self, began: float, seconds: float) -> None:
+        self.waited += time.perf_counter() - began
+        self.seconds += seconds
+
+
 class Kind(Protocol):
-    """A kind of approach: its options, and how one is made. One file and one line in the registry each."""
+    """A kind of approach: its options, and how one is made. One file and one line in the registry each.
+
+    With `called(options)` it names its columns itself; else they are named by its options.
+    """
 
     name: str
     summary: str

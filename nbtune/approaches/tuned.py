@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from nbtune.approaches.base import Approach, Cost, Setting
+from nbtune.approaches.base import Asked, Cost, Setting
 from nbtune.errors import RunError
 from nbtune.run import Run, open_run
 from nbtune.spec import Spec, option
 
 if TYPE_CHECKING:
+    from nbtune.approaches.base import Approach
     from nbtune.task import Task
 
 __all__ = ["KIND", "Tuned", "TunedSpec", "run_named"]
@@ -39,6 +40,10 @@ class Tuned:
     summary: ClassVar[str] = "a fine-tuned model"
     spec: ClassVar[type[Spec]] = TunedSpec
 
+    def called(self, options: TunedSpec) -> str:
+        """By the run's name."""
+        return f"run: {options.run if isinstance(options.run, str) else options.run.name}"
+
     def make(self, task: Task, options: TunedSpec, setting: Setting, label: str) -> Approach:
         """The run's model with its adapter on; waits for a run that is not over yet.
 
@@ -55,7 +60,7 @@ class Tuned:
             for each, name in run.learnt.items()
             if each != task.fingerprint
         )
-        return Approach(
+        return Asked(
             label,
             task,
             engine,

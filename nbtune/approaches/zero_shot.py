@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from nbtune.approaches.base import Approach, Setting
-from nbtune.spec import Spec
+from nbtune.approaches.base import Asked, Setting
+from nbtune.approaches.calibrating import CalibrateSpec, texts_for
 
 if TYPE_CHECKING:
+    from nbtune.approaches.base import Approach
+    from nbtune.spec import Spec
     from nbtune.task import Task
 
 __all__ = ["KIND", "ZeroShot", "ZeroShotSpec"]
 
 
-class ZeroShotSpec(Spec):
-    """Nothing to choose."""
+class ZeroShotSpec(CalibrateSpec):
+    """Whether it is calibrated."""
 
     what: ClassVar[str] = "zero-shot option"
 
@@ -27,8 +29,12 @@ class ZeroShot:
     spec: ClassVar[type[Spec]] = ZeroShotSpec
 
     def make(self, task: Task, options: ZeroShotSpec, setting: Setting, label: str) -> Approach:
-        """The base, asked with the task's own prompt."""
-        return Approach(label, task, setting.engine(task), lambda prompt: prompt)
+        """The base, asked with the task's own prompt.
+
+        Raises:
+            SpecError: it is to be calibrated, and the task has no labels.
+        """
+        return Asked(label, task, setting.engine(task), lambda prompt: prompt, calibrate_on=texts_for(task, options))
 
 
 KIND: Final = ZeroShot()

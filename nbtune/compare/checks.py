@@ -5,46 +5,103 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from nbtune.approaches.base import Asked
 
 if TYPE_CHECKING:
-    from nbtune.approaches.base import Approach, Asking, Setting
+    from nbtune.approaches.base import Answers, Approach, Asking, Setting
     from nbtune.inference import Engine
+    from nbtune.task import Task
 
 __all__ = ["check_columns"]
 
+_NEAR: Final = 0.25
+"""Nats by which a label's score may differ between a batch and a row alone, in bfloat16."""
 
-def check_columns(approaches: Sequence[Approach], asking: Asking, prompts: Sequence[str], setting: Setting) -> tuple[list[str], list[str]]:
+
+def check_columns(
+    task: Task, approaches: Sequence[Approach], answered: Sequence[Answers], asking: Asking, prompts: Sequence[str], setting: Setting
+) -> tuple[list[str], list[str]]:
     """(checks that held, warnings) of a grid's columns."""
-    digest = hashlib.sha256("\0".join(prompts).encode()).hexdigest()[:12]
-    checks = [f"same rows: {len(prompts)} prompts in every column (sha256 {digest})", f"same decoding: {asking}"]
-    warnings: list[str] = []
-    for approach in approaches:
+    template = _digest([str(task.spec.prompt), str(task.spec.completion), str(task.spec.text_pair), str(task.system)])
+    checks = [
+        f"same rows: {len(prompts)} prompts in every column (sha256 {_digest(prompts)}), by one template (sha256 {template})",
+        f"same decoding: {asking}",
+    ]
+    warnings = _leaks(task, approaches, prompts, checks)
+    for approach, answers in zip(approaches, answered, strict=True):
         warnings += approach.notes
-        if approach.run_id is not None and prompts:
+        if prompts and approach.engine is not None:
+            _check_order(approach, answers, asking, prompts, checks, warnings)
+        if prompts and isinstance(approach, Asked) and not approach.own_template and str(prompts[0]) not in str(approach.wrap(prompts[0])):
+            warnings.append(f"{approach.label}: it does not ask with the template of the others")
+        if prompts and isinstance(approach, Asked) and approach.run_id is not None:
             _check_tuned(approach, prompts[0], setting, checks, warnings)
-    names = {approach.engine.base.name for approach in approaches}
+    names = {approach.engine.base.name for approach in approaches if approach.engine is not None}
     if len(names) > 1:
         warnings.append(f"the columns do not share one base: {', '.join(sorted(names))}")
     return checks, warnings
 
 
-def _untouched(approach: Approach, setting: Setting) -> Engine:
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+
+
+def _leaks(task: Task, approaches: Sequence[Approach], prompts: Sequence[str], checks: list[str]) -> list[str]:
+    """What of the rows asked stands among those that columns learn from."""
+    asked, found = set(prompts), []
+    for approach in approaches:
+        if approach.task.fingerprint != task.fingerprint:
+            found.append(f"{approach.label}: it answers task {approach.task.name!r} with other rows or another template than this grid's")
+        known = sum(item.prompt in asked for item in (*approach.task.train, *approach.task.dev))
+        if known:
+            found.append(f"{approach.label}: {known} of the rows that it may learn from are asked here: its score says nothing of new rows")
+    if not found and prompts:
+        checks.append(f"none of the {len(prompts)} rows asked is among the {len(task.train) + len(task.dev)} train and dev rows")
+    return found
+
+
+def _check_order(
+    approach: Approach, answers: Answers, asking: Asking, prompts: Sequence[str], checks: list[str], warnings: list[str]
+) -> None:
+    """Some rows asked again, each alone: answers that have got into another order are another row's."""
+    places = sorted({0, len(prompts) // 2, len(prompts) - 1})
+    again = [approach.answer([prompts[place]], replace(asking, kept=False)) for place in places]
+    differ = [place for place, alone in zip(places, again, strict=True) if not _alike(answers, place, alone)]
+    if len(differ) > len(places) // 2:
+        rows = ", ".join(map(str, differ))
+        warnings.append(
+            f"{approach.label}: rows {rows} answered otherwise when they were asked again alone: its outputs may be other rows'"
+        )
+    else:
+        checks.append(f"{approach.label}: {len(places) - len(differ)} of {len(places)} rows asked again alone answered the same")
+
+
+def _alike(answers: Answers, place: int, alone: Answers) -> bool:
+    """Whether the row's labels have nearly the same scores, or its answer is the same."""
+    if answers.label_scores is None or alone.label_scores is None:
+        return answers.outputs[place] == alone.outputs[0]
+    gaps = (abs(a - b) for a, b in zip(answers.label_scores[place], alone.label_scores[0], strict=True))
+    return max(gaps) < _NEAR
+
+
+def _untouched(approach: Asked, setting: Setting) -> Engine:
     """The base of a run that trained parts of its own copy; where that has a head over classes, a copy with the same."""
     from nbtune.models.loading import source_of
     from nbtune.models.shared import shared_base
 
-    tuned = approach.engine.base
+    tuned = approach.by.base
     if not tuned.labels and source_of(setting.model).name == tuned.name:
         return setting.engine(approach.task)
     source = source_of(tuned.name).over(tuned.labels)
     held = {"dtype": str(tuned.dtype).removeprefix("torch."), "quantization": tuned.quantization, "device": str(tuned.device)}
-    return replace(approach.engine.off(), base=shared_base(source, **held))
+    return replace(approach.by.off(), base=shared_base(source, **held))
 
 
-def _check_tuned(approach: Approach, prompt: str, setting: Setting, checks: list[str], warnings: list[str]) -> None:
+def _check_tuned(approach: Asked, prompt: str, setting: Setting, checks: list[str], warnings: list[str]) -> None:
     """Logits of the first prompt with what was trained on and off, and off against the base before anything was attached."""
-    engine = approach.engine
+    engine = approach.by
     if hasattr(engine, "classical"):
         checks.append(f"{approach.label}: no weight of {engine.base.name} was trained, a classifier reads its states")
         return

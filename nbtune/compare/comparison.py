@@ -24,7 +24,9 @@ class Comparison:
     """`metric` is None where texts without answers were compared by eye.
 
     `rows` and `answers` are records of `table` and `outputs`; `checks` says what was verified, `warnings` what was found wrong,
-    `notes` how the columns were asked.
+    `notes` how the columns were asked. `pairs` are records of each two columns: a, b, difference (a - b), low, high, p_value,
+    p_adjusted (Holm, over all pairs), detectable (the smallest difference that so many rows would tell). `verdict` says in sentences
+    what follows.
     """
 
     task_name: str
@@ -34,14 +36,17 @@ class Comparison:
     checks: list[str] = field(default_factory=list, repr=False)
     warnings: list[str] = field(default_factory=list, repr=False)
     notes: list[str] = field(default_factory=list, repr=False)
+    pairs: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    verdict: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def table(self) -> pd.DataFrame:
         """A row an approach, in the order asked.
 
-        Columns: approach, <metric>, ci_low, ci_high, versus (the best other), difference, difference_low, difference_high, p_value,
-        trainable_parameters, adapter_bytes, peak_memory_bytes, train_seconds, train_tokens (0 where nothing is trained), seconds (to answer
-        all rows), prompt_tokens (mean a row), rows.
+        Columns: approach, <metric>, ci_low, ci_high, spread (standard deviation over seeds, where there are several), versus (the best
+        other), difference, difference_low, difference_high, p_value, p_adjusted (Holm, over all pairs of columns), trainable_parameters,
+        adapter_bytes, peak_memory_bytes, train_seconds, train_tokens (0 where nothing is trained), seconds (to answer all rows),
+        prompt_tokens (mean a row), rows, kind (prompting, tuned, floor, other).
         """
         import pandas as pd
 
@@ -49,7 +54,7 @@ class Comparison:
 
     @property
     def outputs(self) -> pd.DataFrame:
-        """A row for each (test row, approach): row, approach, prompt, output, expected, correct, score."""
+        """A row for each (test row, approach): row, approach, prompt, output, expected, correct, score, log_probabilities (by label)."""
         import pandas as pd
 
         return pd.DataFrame(list(self.answers))
@@ -70,6 +75,8 @@ class Comparison:
             "checks": self.checks,
             "warnings": self.warnings,
             "notes": self.notes,
+            "pairs": list(self.pairs),
+            "verdict": list(self.verdict),
         }
         try:
             part = target.with_name(f".{target.name}.part")
@@ -94,7 +101,8 @@ class Comparison:
         if not isinstance(record, dict) or record.pop("format", None) != _FORMAT:
             raise ComparisonError(f"{str(path)!r} holds no comparison of this version", hint="name a file that save wrote")
         rows, answers = tuple(record.pop("rows")), tuple(record.pop("answers"))
-        return cls(rows=rows, answers=answers, **record)
+        pairs, verdict = tuple(record.pop("pairs", ())), tuple(record.pop("verdict", ()))
+        return cls(rows=rows, answers=answers, pairs=pairs, verdict=verdict, **record)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nbtune.approaches import approach_of, get, wanted
+from nbtune.approaches import approach_of, get, label_of, wanted
 from nbtune.compare.comparison import Comparison
-from nbtune.errors import SpecError
+from nbtune.errors import NbtuneError, SpecError
 from nbtune.spec import CompareSpec, DecodingSpec
 
 if TYPE_CHECKING:
-    from nbtune.approaches.base import Answers, Approach, Setting
+    from nbtune.approaches.base import Answers, Approach, Asking, Setting
     from nbtune.task import Task
 
 __all__ = ["compare"]
@@ -31,6 +31,7 @@ def compare(
     dtype: str | None = None,
     device: str | None = None,
     scoring: str = "sum",
+    floor: bool = True,
     decoding: Mapping[str, Any] | DecodingSpec | None = None,
     inputs: Sequence[Any] | None = None,
     report: Report = _silent,
@@ -38,12 +39,13 @@ def compare(
     """Answers the task's test rows (or `inputs`) by every approach, and scores them.
 
     Args:
-        approaches: "zero-shot", {"few-shot": {"k": 8}}, {"run": NAME}, or runs.
+        approaches: "zero-shot", {"few-shot": {"k": 8}}, {"run": NAME}, {"ensemble": [...]}, runs, or functions (prompt) -> answer.
         task: whose test rows are answered; few-shot examples come from its training rows.
         model: base of the prompting columns; None: that of the first run named, held as that run holds it.
         dtype: of that base; None: as the run, or what the device is fast at.
         device: as in `finetune`.
-        scoring: of labels: "sum" or "mean" of their tokens' log-probabilities, or "generate".
+        scoring: of labels: "sum" or "mean" of their tokens' log-probabilities, these by "byte" of the label, or "generate".
+        floor: of a task of classes, whether the most frequent class and a classifier over words stand beside the others, last.
         decoding: {"max_new_tokens": n, "stop": [...]}; the rest by the task's training answers.
         inputs: texts or rows without answers, compared by eye only.
         report: told in a few words what goes on.
@@ -51,36 +53,78 @@ def compare(
     Raises:
         SpecError: unknown approach, option or value; nothing to compare.
         RunError: a run that is not there, failed, or has nothing trained.
-        ModelError: a model cannot be loaded, or a prompt is longer than its context.
+        ModelError: a model cannot be loaded.
+        NbtuneError: no column could answer; where some could, the others are left out, which `warnings` tell.
     """
     from nbtune.approaches.base import Asking
     from nbtune.compare.checks import check_columns
 
-    spec = CompareSpec.build({"task": task.name, "scoring": scoring, **({} if decoding is None else {"decoding": decoding})})
+    said = {"task": task.name, "scoring": scoring, "floor": floor, **({} if decoding is None else {"decoding": decoding})}
+    spec = CompareSpec.build(said)
     entries = _distinct(approaches)
+    entries += _floors(entries) if spec.floor and inputs is None and task.kind == "classification" else []
     setting = _setting(entries, model, dtype, device)
     made = []
     for entry in entries:
-        report(f"preparing {entry if isinstance(entry, str) else next(iter(entry), '') if isinstance(entry, Mapping) else entry.name}")
+        report(f"preparing {label_of(*wanted(entry))}")
         made.append(approach_of(entry, task, setting))
-    asking = Asking.of(task, made[0].engine, spec.scoring, spec.decoding)
+    engine = next((approach.engine for approach in made if approach.engine is not None), None)
+    asking = Asking.of(task, engine, spec.scoring, spec.decoding)
     prompts = [item.prompt for item in task.test] if inputs is None else task.prompts(inputs)
-    answered = [_answer(approach, prompts, asking, report) for approach in made]
+    made, answered, failed = _answers(made, prompts, asking, report)
     report("checking the columns")
-    checks, warnings = check_columns(made, asking, prompts, setting)
-    base = made[0].engine.base
-    notes = [f"base: {base.name} ({str(base.dtype).removeprefix('torch.')}, {base.quantization or 'not quantized'})"]
+    checks, warnings = check_columns(task, made, answered, asking, prompts, setting)
+    warnings = [*failed, *warnings]
+    notes = [note for answers in answered for note in answers.notes]
+    if engine is not None:
+        base = engine.base
+        notes.insert(0, f"base: {base.name} ({str(base.dtype).removeprefix('torch.')}, {base.quantization or 'not quantized'})")
     if inputs is not None:
         costs = tuple({"approach": one.label, **one.costs(said)} for one, said in zip(made, answered, strict=True))
         return Comparison(task.name, None, costs, _texts(made, answered, prompts), checks, warnings, notes)
     report("computing intervals and tests")
     from nbtune.compare.scoring import score_columns
+    from nbtune.compare.verdict import few_rows, verdict_of
 
-    rows, answers = score_columns(task, made, answered)
-    return Comparison(task.name, task.metric.name, rows, answers, checks, warnings, notes)
+    scored = score_columns(task, made, answered)
+    verdict = verdict_of(scored.rows, scored.pairs, task.metric)
+    notes += few_rows(scored.rows, scored.pairs, task.metric)
+    return Comparison(task.name, task.metric.name, scored.rows, scored.answers, checks, warnings, notes, scored.pairs, verdict)
 
 
-def _answer(approach: Approach, prompts: Sequence[str], asking: Any, report: Report) -> Answers:
+def _answers(
+    made: Sequence[Approach], prompts: Sequence[str], asking: Asking, report: Report
+) -> tuple[list[Approach], list[Answers], list[str]]:
+    """(the columns that have answered, their answers, what kept the others from it).
+
+    Raises:
+        NbtuneError: what kept the first, where none has answered.
+    """
+    there, answered, failed = list[Approach](), list[Answers](), list[NbtuneError]()
+    for approach in made:
+        try:
+            answered.append(_answer(approach, prompts, asking, report))
+        except NbtuneError as error:
+            failed.append(error)
+            continue
+        there.append(approach)
+    if failed and all(approach.kind == "floor" for approach in there):
+        raise failed[0]
+    return there, answered, [f"a column is left out: {'; '.join(str(error).splitlines())}" for error in failed]
+
+
+def _floors(entries: Sequence[Any]) -> list[Any]:
+    """What has to be beaten, but for what is asked for anyway; beside similar examples also the plain vote of those."""
+    said = [wanted(entry) for entry in entries]
+    floors: list[Any] = [{"floor": {"by": "majority"}}, {"floor": {"by": "tf-idf"}}]
+    similar = [options for name, options in said if name == "few-shot" and options.select == "similar"]
+    seen = {(options.k, options.embed) for options in similar}
+    floors += [{"floor": {"by": "neighbours", "k": k, "embed": embed}} for k, embed in sorted(seen, key=str)]
+    labels = {label_of(name, options) for name, options in said}
+    return [floor for floor in floors if label_of(*wanted(floor)) not in labels]
+
+
+def _answer(approach: Approach, prompts: Sequence[str], asking: Asking, report: Report) -> Answers:
     report(f"{approach.label}: 0 of {len(prompts)} rows")
     return approach.answer(prompts, asking, progress=lambda done, total: report(f"{approach.label}: {done} of {total} rows"))
 

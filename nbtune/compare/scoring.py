@@ -1,71 +1,137 @@
-"""Scores of a grid's columns with their intervals, and each against the best other on the same rows."""
+"""Scores of a grid's columns with their intervals, and every two columns against each other on the same rows."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from nbtune.metrics.statistics import paired_difference, paired_p_value, score_interval
+from nbtune.metrics.statistics import (
+    adjusted,
+    detectable,
+    paired_difference,
+    paired_p_value,
+    repeated_interval,
+    score_interval,
+)
 
 if TYPE_CHECKING:
     from nbtune.approaches.base import Answers, Approach
+    from nbtune.metrics.scores import Metric
     from nbtune.task import Task
 
-__all__ = ["score_columns"]
+__all__ = ["Scored", "score_columns"]
 
 Records = tuple[dict[str, Any], ...]
 
 
-def score_columns(task: Task, made: Sequence[Approach], answered: Sequence[Answers]) -> tuple[Records, Records]:
-    """(records of the table, records of the outputs)."""
+@dataclass(frozen=True)
+class Scored:
+    """Records of the table, of the outputs, and of each pair of columns."""
+
+    rows: Records
+    answers: Records
+    pairs: Records
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column's score with its interval, its rows' scores (means, where it was asked several times), and the spread over those times."""
+
+    approach: Approach
+    answers: Answers
+    score: float
+    low: float
+    high: float
+    values: list[float]
+    spread: float | None
+
+    @classmethod
+    def of(cls, metric: Metric, approach: Approach, answers: Answers, expected: Sequence[str]) -> _Column:
+        """Scored."""
+        if not answers.repeats:
+            low, high = score_interval(metric, answers.outputs, expected)
+            return cls(approach, answers, metric.score(answers.outputs, expected), low, high, metric.rows(answers.outputs, expected), None)
+        scores = [metric.score(outputs, expected) for outputs in answers.repeats]
+        rows = [metric.rows(outputs, expected) for outputs in answers.repeats]
+        means = [statistics.fmean(each) for each in zip(*rows, strict=True)]
+        low, high = repeated_interval(metric, answers.repeats, expected)
+        return cls(approach, answers, statistics.fmean(scores), low, high, means, statistics.stdev(scores))
+
+
+def score_columns(task: Task, made: Sequence[Approach], answered: Sequence[Answers]) -> Scored:
+    """What a grid shows of columns that have answered the test rows."""
     expected = [item.expected for item in task.test]
     metric = task.metric
-    values = [metric.rows(answers.outputs, expected) for answers in answered]
-    scores = [metric.score(answers.outputs, expected) for answers in answered]
+    columns = [_Column.of(metric, approach, answers, expected) for approach, answers in zip(made, answered, strict=True)]
+    pairs = _pairs(columns, binary=metric.binary)
     rows = []
-    for place, (approach, answers) in enumerate(zip(made, answered, strict=True)):
-        low, high = score_interval(metric, answers.outputs, expected)
+    for column in columns:
         rows.append(
             {
-                "approach": approach.label,
-                metric.name: scores[place],
-                "ci_low": low,
-                "ci_high": high,
-                **_against_best_other(
-                    place, [metric.sign * score for score in scores], values, [item.label for item in made], binary=metric.binary
-                ),
-                **approach.costs(answers),
+                "approach": column.approach.label,
+                metric.name: column.score,
+                "ci_low": column.low,
+                "ci_high": column.high,
+                "spread": column.spread,
+                **_against_best_other(column, columns, pairs, metric.sign),
+                **column.approach.costs(column.answers),
+                "kind": column.approach.kind,
             }
         )
     outputs = tuple(
         {
             "row": row,
-            "approach": approach.label,
+            "approach": column.approach.label,
             "prompt": item.prompt,
-            "output": answers.outputs[row],
+            "output": column.answers.outputs[row],
             "expected": expected[row],
-            "correct": bool(values[place][row]) if metric.binary else None,
-            "score": values[place][row],
+            "correct": bool(metric.rows([column.answers.outputs[row]], [expected[row]])[0]) if metric.binary else None,
+            "score": column.values[row],
+            "log_probabilities": _by_label(task, column.answers, row),
         }
         for row, item in enumerate(task.test)
-        for place, (approach, answers) in enumerate(zip(made, answered, strict=True))
+        for column in columns
     )
-    return tuple(rows), outputs
+    return Scored(tuple(rows), outputs, pairs)
 
 
-def _against_best_other(
-    place: int, scores: Sequence[float], values: Sequence[Sequence[float]], labels: Sequence[str], *, binary: bool
-) -> dict[str, Any]:
+def _by_label(task: Task, answers: Answers, row: int) -> dict[str, float] | None:
+    return None if answers.label_scores is None else dict(zip(task.labels, answers.label_scores[row], strict=True))
+
+
+def _pairs(columns: Sequence[_Column], *, binary: bool) -> Records:
+    """Each two columns: the difference of their rows' scores with its interval, its p-value, and that adjusted over all pairs."""
+    found = []
+    for a, b in combinations(columns, 2):
+        gap = paired_difference(a.values, b.values)
+        p_value = paired_p_value(a.values, b.values, binary=binary and a.spread is None and b.spread is None)
+        found.append(
+            {
+                "a": a.approach.label,
+                "b": b.approach.label,
+                "difference": gap.mean,
+                "low": gap.low,
+                "high": gap.high,
+                "p_value": p_value,
+                "detectable": detectable(a.values, b.values),
+            }
+        )
+    holm = adjusted([pair["p_value"] for pair in found])
+    return tuple({**pair, "p_adjusted": value} for pair, value in zip(found, holm, strict=True))
+
+
+def _against_best_other(column: _Column, columns: Sequence[_Column], pairs: Records, sign: int) -> dict[str, Any]:
     """The paired test against the best of the others, and the difference of the row scores with its 95 % interval."""
-    others = [other for other in range(len(scores)) if other != place]
+    others = [other for other in columns if other is not column]
+    names = ("versus", "difference", "difference_low", "difference_high", "p_value", "p_adjusted")
     if not others:
-        return {"versus": None, "difference": None, "difference_low": None, "difference_high": None, "p_value": None}
-    best = max(others, key=lambda other: scores[other])
-    gap = paired_difference(values[place], values[best])
-    return {
-        "versus": labels[best],
-        "difference": gap.mean,
-        "difference_low": gap.low,
-        "difference_high": gap.high,
-        "p_value": paired_p_value(values[place], values[best], binary=binary),
-    }
+        return dict.fromkeys(names)
+    best = max(others, key=lambda other: sign * other.score)
+    label, versus = column.approach.label, best.approach.label
+    pair = next(each for each in pairs if {each["a"], each["b"]} == {label, versus})
+    turned = -1 if pair["a"] == versus else 1
+    ends = sorted((turned * pair["low"], turned * pair["high"]))
+    return dict(zip(names, (versus, turned * pair["difference"], *ends, pair["p_value"], pair["p_adjusted"]), strict=True))

@@ -67,6 +67,11 @@ class Metric:
         """What to multiply a score by so that more is better: 1 or -1."""
         return -1 if self.name in LESS_IS_BETTER else 1
 
+    @property
+    def row_sign(self) -> int:
+        """The same of the scores of rows, which are errors where numbers are told."""
+        return -1 if self.columns is not None else 1
+
     def rows(self, outputs: Sequence[str], expected: Sequence[str]) -> list[float]:
         """The score of each row; for an F1, which has none, whether the row is right; of numbers the absolute error.
 

@@ -1,7 +1,10 @@
 """How sure a score is, and whether two columns of the same rows differ.
 
+Several pairs of columns are a family, of which one may look different by chance: their p-values are adjusted by Holm's method.
+
 Sources: Wilson 1927 (https://doi.org/10.1080/01621459.1927.10502953), Efron 1987 for the BCa bootstrap
-(https://doi.org/10.1080/01621459.1987.10478410), McNemar 1947 (https://doi.org/10.1007/BF02295996).
+(https://doi.org/10.1080/01621459.1987.10478410), McNemar 1947 (https://doi.org/10.1007/BF02295996), Holm 1979
+(https://www.jstor.org/stable/4615733).
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
     from nbtune.metrics.scores import Metric
 
-__all__ = ["Difference", "interval", "paired_difference", "paired_p_value", "score_interval"]
+__all__ = ["Difference", "adjusted", "detectable", "interval", "paired_difference", "paired_p_value", "repeated_interval", "score_interval"]
 
 _RESAMPLES: Final = 9999
 _CELLS: Final = 2_000_000
@@ -54,6 +57,24 @@ def interval(values: Sequence[float], *, binary: bool, level: float = 0.95, seed
         return _wilson(round(math.fsum(values)), len(values), level)
     bounds = (0.0, 1.0) if all(0 <= value <= 1 for value in values) else (-math.inf, math.inf)
     return _mean_interval(values, bounds, level, seed)
+
+
+def repeated_interval(
+    metric: Metric, repeats: Sequence[Sequence[str]], expected: Sequence[str], *, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """The interval of the mean of `metric.score(outputs, expected)` over several outputs of the same rows, by resampling rows (BCa).
+
+    Raises:
+        DataError: as `score_interval`.
+    """
+    rows = [metric.rows(outputs, expected) for outputs in repeats]
+    means = [math.fsum(column) / len(column) for column in zip(*rows, strict=True)]
+    if metric.whole is None:
+        return interval(means, binary=False, level=level, seed=seed)
+    _refuse_none(means)
+    each = [metric.whole.resampled(outputs, expected) for outputs in repeats]
+    found = _bootstrap(len(means), lambda numbers: sum(one(numbers) for one in each) / len(each), level, seed)
+    return found if found is not None else score_interval(metric, repeats[0], expected, level=level, seed=seed)
 
 
 def score_interval(
@@ -121,6 +142,30 @@ def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.9
     bounds = (-1.0, 1.0) if all(0 <= value <= 1 for value in (*a, *b)) else (-math.inf, math.inf)
     low, high = _mean_interval(differences, bounds, level, seed)
     return Difference(math.fsum(differences) / len(differences), low, high)
+
+
+def adjusted(p_values: Sequence[float]) -> list[float]:
+    """The p-values of a family by Holm's method: whichever are below 0.05 then, one of them wrong is at most 5 % likely."""
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(value) for value in multipletests(list(p_values), method="holm")[1]] if p_values else []
+
+
+def detectable(a: Sequence[float], b: Sequence[float], *, power: float = 0.8, level: float = 0.05) -> float:
+    """The smallest mean difference that as many rows would tell from none with this power, if rows differ as much as these do.
+
+    By the normal approximation (z_(1 - level/2) + z_power) s / sqrt(n), s being the standard deviation of the paired differences; where
+    all are equal, of one row that differs.
+
+    Raises:
+        DataError: unequal lengths, or no rows.
+    """
+    differences = _paired(a, b)
+    import numpy as np
+    from scipy import stats
+
+    spread = float(np.std(differences)) or float(np.std([1.0, *[0.0] * (len(differences) - 1)])) or 1.0
+    return float((stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)) * spread / math.sqrt(len(differences)))
 
 
 def _refuse_none(values: Sequence[float]) -> None:

@@ -71,7 +71,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "osf": {"learning_rate": 1e-3},
 }
 WITH_BIASES = {"bitfit": "opt"}
-LEAST = {"prompt-tuning": 0.02, "p-tuning": 0.02, "prefix-tuning": 0.02, "cpt": 0.02, "multitask-prompt-tuning": 0.02, "adaption-prompt": 0.02}
+LEAST = {
+    "prompt-tuning": 0.02,
+    "p-tuning": 0.02,
+    "prefix-tuning": 0.02,
+    "cpt": 0.02,
+    "multitask-prompt-tuning": 0.02,
+    "adaption-prompt": 0.02,
+}
 """Nats by which the loss has to fall where it is less than 0.1: a random model has little for a soft prompt to work with."""
 
 

@@ -35,6 +35,7 @@ def comparison_html(comparison: ComparisonView) -> str:
         title,
         messages(comparison.warnings, "warning", "Warning"),
         grid.html() if grid.scored else Markup(""),
+        _verdict(comparison),
         _outputs(comparison),
         messages(comparison.notes, "note", ""),
         _checks(comparison.checks),
@@ -48,6 +49,7 @@ def comparison_text(comparison: ComparisonView) -> str:
     lines = [f"comparison on {one_line(comparison.task_name)} · {_subtitle(comparison, grid)}"]
     if grid.scored:
         lines += _columns([grid.heads(), *(grid.cells(row) for row in grid.rows)])
+    lines += [one_line(text, 400) for text in comparison.verdict]
     lines += [f"warning: {one_line(text, 400)}" for text in comparison.warnings]
     names, rows = approaches(comparison), answer_rows(comparison)
     for row in rows[:_TEXT_ROWS] if not grid.scored else [row for row in rows if row.rank < 2][:_TEXT_ROWS]:  # noqa: PLR2004
@@ -115,7 +117,7 @@ class _Grid:
         head = join(_th(text, numeric=index > 0) for index, text in enumerate(self.heads()))
         body = join(self._row_html(row) for row in self.rows)
         caption = f"{one_line(self.metric, 40)} by approach" + (
-            "; p: paired test against the best other" if "p_value" in self.columns else ""
+            "; p: paired test against the best other, adjusted over all pairs (Holm)" if "p_adjusted" in self.columns else ""
         )
         return Markup(
             '<div class="nbt-scroll"><table class="nbt-t"><caption>{}</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
@@ -152,10 +154,11 @@ class _Grid:
         ).format(*at, Markup("var(--nbt-a,#0072b2)"))
 
 
-_PARTS: Final = ("ci_low", "ci_high", "versus", "difference_low", "difference_high", "rows")
+_PARTS: Final = ("ci_low", "ci_high", "versus", "difference_low", "difference_high", "rows", "kind", "p_value")
 _COLUMNS: Final = {
     "difference": "against the best other",
-    "p_value": "p",
+    "p_adjusted": "p",
+    "spread": "over seeds",
     "trainable_parameters": "trained parameters",
     "adapter_bytes": "on disk",
     "peak_memory_bytes": "peak memory",
@@ -188,8 +191,10 @@ def _signed(value: float) -> str:
 def _cell(name: str, value: Any) -> str:
     if value is None:
         return NOTHING
-    if name == "p_value":
+    if name == "p_adjusted":
         return "< 0.001" if value < 0.001 else f"{value:.3f}"  # noqa: PLR2004
+    if name == "spread":
+        return f"± {figure(value)}"
     if name.endswith("_bytes"):
         return size(value)
     if name.endswith("seconds"):
@@ -258,6 +263,13 @@ def _output_row(row: AnswerRow, prompt: str, names: Sequence[str], *, expected: 
         words = Markup('<span class="nbt-x">{}</span>').format(said) if said else Markup('<span class="nbt-none">(empty)</span>')
         cells.append(Markup("<td>{} {}</td>").format(mark(answer.right), words))
     return Markup("<tr>{}</tr>").format(join(cells))
+
+
+def _verdict(comparison: ComparisonView) -> Markup:
+    if not comparison.verdict:
+        return Markup("")
+    said = join(Markup("<li>{}</li>").format(shown(text, 600)) for text in comparison.verdict)
+    return Markup('<p class="nbt-key"><b>What follows</b></p><ul>{}</ul>').format(said)
 
 
 def _checks(checks: Sequence[str]) -> Markup:

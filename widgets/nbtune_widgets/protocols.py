@@ -97,6 +97,10 @@ class ComparisonView(Protocol):
         """What was verified."""
 
     @property
+    def verdict(self) -> Sequence[str]:
+        """What follows, in sentences."""
+
+    @property
     def notes(self) -> Sequence[str]:
         """What else a reader should know, such as how labels were scored."""
 

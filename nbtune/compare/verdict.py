@@ -1,0 +1,149 @@
+"""What follows from a grid, in sentences by fixed rules, each with the figures that it rests on; "cannot say" is among the answers.
+
+One column is said to be better than another where the paired test, adjusted over all pairs of the grid, is below 0.05. Two that are not
+told apart are called alike only if the interval of their difference leaves no room for more than `MARGIN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from nbtune.metrics.scores import Metric
+
+__all__ = ["LEVEL", "MARGIN", "break_even", "few_rows", "verdict_of"]
+
+LEVEL: Final = 0.05
+MARGIN: Final = 0.02
+"""A difference that nobody would pay for, of scores between 0 and 1."""
+_FEW: Final = 100
+
+Row = Mapping[str, Any]
+
+
+def verdict_of(rows: Sequence[Row], pairs: Sequence[Row], metric: Metric) -> tuple[str, ...]:
+    """The sentences; none where there is nothing to compare."""
+    grid = _Grid(rows, pairs, metric)
+    if len(rows) < 2:  # noqa: PLR2004
+        return ()
+    said = [grid.against_floors(), grid.tuned_or_prompted(), grid.cheapest(), grid.paid_for()]
+    return tuple(sentence for sentence in said if sentence)
+
+
+def few_rows(rows: Sequence[Row], pairs: Sequence[Row], metric: Metric) -> list[str]:
+    """What so many rows can tell, where they are few."""
+    count = int(rows[0]["rows"]) if rows else 0
+    if count >= _FEW or len(rows) < 2:  # noqa: PLR2004
+        return []
+    grid = _Grid(rows, pairs, metric)
+    first, second = grid.ranked[:2]
+    least = grid.pair(first, second)["detectable"]
+    return [
+        f"{count} test rows are few: a difference between {first['approach']} and {second['approach']} would have to be about {least:.2g} "
+        "to be found four times in five"
+    ]
+
+
+def break_even(prompted: Row, tuned: Row) -> int | None:
+    """After how many answers the seconds of training are won back by shorter prompts; None: never."""
+    rows = max(1, int(tuned["rows"]))
+    won = (float(prompted["seconds"]) - float(tuned["seconds"])) / rows
+    return None if won <= 0 else max(1, round(float(tuned["train_seconds"]) / won))
+
+
+class _Grid:
+    def __init__(self, rows: Sequence[Row], pairs: Sequence[Row], metric: Metric) -> None:
+        self._pairs, self._metric = pairs, metric
+        self.ranked = sorted(rows, key=self._goodness, reverse=True)
+
+    def _goodness(self, row: Row) -> float:
+        return self._metric.sign * float(row[self._metric.name])
+
+    def best(self, kind: str) -> Row | None:
+        return next((row for row in self.ranked if row["kind"] == kind), None)
+
+    def pair(self, a: Row, b: Row) -> dict[str, Any]:
+        """Of a against b, so that more is better for a."""
+        found = next(each for each in self._pairs if {each["a"], each["b"]} == {a["approach"], b["approach"]})
+        sign = self._metric.row_sign * (1 if found["a"] == a["approach"] else -1)
+        low, high = sorted((sign * found["low"], sign * found["high"]))
+        return {**found, "difference": sign * found["difference"], "low": low, "high": high}
+
+    def _better(self, a: Row, b: Row) -> bool:
+        found = self.pair(a, b)
+        return bool(found["p_adjusted"] < LEVEL and found["difference"] > 0)
+
+    def _figures(self, a: Row, b: Row) -> str:
+        found = self.pair(a, b)
+        p_value = found["p_adjusted"]
+        told = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"  # noqa: PLR2004
+        return f"{_score(a, self._metric)} against {_score(b, self._metric)}, {found['low']:+.3f} to {found['high']:+.3f}, {told}"
+
+    def against_floors(self) -> str:
+        """Whether anything beats what costs nothing."""
+        floor = self.best("floor")
+        others = [row for row in self.ranked if row["kind"] in ("prompting", "tuned")]
+        if floor is None or not others:
+            return ""
+        beats = [row for row in others if self._better(row, floor)]
+        if not beats:
+            best = others[0]
+            return f"Nothing here is shown to beat {floor['approach']}: {best['approach']} has {self._figures(best, floor)}."
+        behind = [row["approach"] for row in others if row not in beats]
+        rest = f" Not shown to: {', '.join(behind)}." if behind else ""
+        return f"{beats[0]['approach']} beats {floor['approach']}, the best that needs no language model ({self._figures(beats[0], floor)}).{rest}"
+
+    def tuned_or_prompted(self) -> str:
+        """Whether to fine-tune."""
+        tuned, prompted = self.best("tuned"), self.best("prompting")
+        if tuned is None or prompted is None:
+            return ""
+        figures = self._figures(tuned, prompted)
+        if self._better(tuned, prompted):
+            return f"Fine-tuning pays here: {tuned['approach']} is better than the best prompt, {prompted['approach']} ({figures})."
+        if self._better(prompted, tuned):
+            return f"Prompting is enough here: {prompted['approach']} is better than what was tuned, {tuned['approach']} ({figures})."
+        found = self.pair(tuned, prompted)
+        if found["high"] <= MARGIN:
+            return f"Prompting is enough here: {tuned['approach']} is at most {max(0.0, found['high']):.3f} above {prompted['approach']} ({figures})."
+        return (
+            f"Cannot say whether fine-tuning is better than prompting: {tuned['approach']} and {prompted['approach']} are within noise "
+            f"({figures}); so many rows tell differences from about {found['detectable']:.2g}, more test rows would tell smaller ones."
+        )
+
+    def cheapest(self) -> str:
+        """What trains least among those not told from the best of the tuned."""
+        best = self.best("tuned")
+        if best is None:
+            return ""
+        alike = [row for row in self.ranked if row["kind"] == "tuned" and row is not best and self.pair(best, row)["p_adjusted"] >= LEVEL]
+        least = min((row for row in alike if row["trainable_parameters"] < best["trainable_parameters"]), key=_parameters, default=None)
+        if least is None:
+            return ""
+        return (
+            f"{least['approach']} is not told apart from {best['approach']} ({self._figures(least, best)}) and trains "
+            f"{int(least['trainable_parameters']):,} numbers in place of {int(best['trainable_parameters']):,}."
+        )
+
+    def paid_for(self) -> str:
+        """When the training is paid for."""
+        tuned = self.best("tuned")
+        shots = next((row for row in self.ranked if row["kind"] == "prompting" and row["prompt_tokens"] > 0), None)
+        if tuned is None or shots is None or not tuned["train_seconds"] or shots["prompt_tokens"] <= tuned["prompt_tokens"]:
+            return ""
+        count = break_even(shots, tuned)
+        if count is None:
+            return f"{tuned['approach']} answers no faster here than {shots['approach']}: its training is not paid for by shorter prompts."
+        return (
+            f"By its shorter prompts {tuned['approach']} has paid for its {tuned['train_seconds']:,.0f} s of training after about {count:,} answers, "
+            f"against {shots['approach']} ({shots['seconds'] / shots['rows']:.3f} and {tuned['seconds'] / tuned['rows']:.3f} s an answer)."
+        )
+
+
+def _parameters(row: Row) -> int:
+    return int(row["trainable_parameters"])
+
+
+def _score(row: Row, metric: Metric) -> str:
+    return f"{row[metric.name]:.3f}"
