@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError, PydanticUndefined
 
 from nbtune.errors import Problem, SpecError, did_you_mean
 
-__all__ = ["SEED_LIMIT", "Kind", "Option", "Scale", "Spec", "Words", "nested", "option", "unless"]
+__all__ = ["SEED_LIMIT", "Kind", "Option", "Scale", "Sizes", "Spec", "Words", "nested", "option", "unless"]
 
 Scale = Literal["linear", "log"]
 Kind = Literal["int", "float", "bool", "choice", "text", "words", "other"]
@@ -201,6 +201,17 @@ def _one_or_more(value: Any) -> Any:
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
 """One word or a list of words."""
+
+
+def _numbers(value: Any) -> Any:
+    """Whole numbers, as a list, alone, or as they stand on a line: 25,50,100."""
+    if isinstance(value, str):
+        value = [int(word) if word.strip().isdecimal() else word for word in value.split(",")]
+    return (value,) if isinstance(value, int) else _words(value)
+
+
+Sizes = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
+"""Whole numbers."""
 
 
 def _option(name: str, info: Any) -> Option:

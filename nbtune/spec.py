@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from nbtune.options import SEED_LIMIT, Option, Spec, Words, nested, option, unless
+from nbtune.options import SEED_LIMIT, Option, Sizes, Spec, Words, nested, option, unless
 
 __all__ = [
     "SEED_LIMIT",
@@ -265,4 +265,5 @@ class CompareSpec(Spec):
     floor: bool = option(True, "of classes: what has to be beaten beside the rest, the most frequent class and a classifier over words")
     decoding: Annotated[DecodingSpec, nested(DecodingSpec)] = option(DecodingSpec(), "{max_new_tokens: 20, stop: [...]}")
     inputs: Any = option(None, "texts (or rows) without answers, compared by eye only")
+    train_sizes: Sizes | None = option(None, "a learning curve over so many training rows: 25,50,100; runs are trained again for each")
     name: str | None = option(None, "name of the comparison")

@@ -249,6 +249,14 @@ class Task:
             return Counter(label for item in items for label in labels_in(item.completion))
         return Counter(item.label for item in items if item.label is not None)
 
+    def with_train(self, items: Sequence[Example]) -> Task:
+        """The same task with these of its training rows alone."""
+        train = tuple(replace(item, index=place) for place, item in enumerate(items))
+        task = type(self).__new__(type(self))
+        prepared = Prepared(self.spec, self.kind, train, self.dev, self.test, self.completion_of, self.notes, self.warnings)
+        task._hold(self.spec, prepared, self.metric)  # noqa: SLF001  # our own, made above
+        return task
+
     def save(self, folder: Path) -> None:
         """Writes data.parquet and then task.json, each whole, from which `open` makes the task again without its data."""
         write_examples(folder / "data.parquet", [item for items in self._parts().values() for item in items])

@@ -34,6 +34,7 @@ def compare(
     floor: bool = True,
     decoding: Mapping[str, Any] | DecodingSpec | None = None,
     inputs: Sequence[Any] | None = None,
+    train_sizes: Sequence[int] | None = None,
     report: Report = _silent,
 ) -> Comparison:
     """Answers the task's test rows (or `inputs`) by every approach, and scores them.
@@ -48,6 +49,7 @@ def compare(
         floor: of a task of classes, whether the most frequent class and a classifier over words stand beside the others, last.
         decoding: {"max_new_tokens": n, "stop": [...]}; the rest by the task's training answers.
         inputs: texts or rows without answers, compared by eye only.
+        train_sizes: numbers of training rows, of which `curve` tells what each column scores; runs are trained again for each.
         report: told in a few words what goes on.
 
     Raises:
@@ -58,9 +60,13 @@ def compare(
     """
     from nbtune.approaches.base import Asking
     from nbtune.compare.checks import check_columns
+    from nbtune.compare.learning import Learning, learning_curve, refuse_sizes
 
-    said = {"task": task.name, "scoring": scoring, "floor": floor, **({} if decoding is None else {"decoding": decoding})}
+    said: dict[str, Any] = {"task": task.name, "scoring": scoring, "floor": floor, **({} if decoding is None else {"decoding": decoding})}
+    said |= {} if train_sizes is None else {"train_sizes": train_sizes}
     spec = CompareSpec.build(said)
+    if spec.train_sizes is not None:
+        refuse_sizes(task, spec.train_sizes, inputs=inputs is not None)
     entries = _distinct(approaches)
     entries += _floors(entries) if spec.floor and inputs is None and task.kind == "classification" else []
     setting = _setting(entries, model, dtype, device)
@@ -89,7 +95,24 @@ def compare(
     scored = score_columns(task, made, answered)
     verdict = verdict_of(scored.rows, scored.pairs, task.metric)
     notes += few_rows(scored.rows, scored.pairs, task.metric)
-    return Comparison(task.name, task.metric.name, scored.rows, scored.answers, checks, warnings, notes, scored.pairs, verdict)
+    learning = Learning()
+    if spec.train_sizes is not None:
+        full = {approach.label: (approach, answers) for approach, answers in zip(made, answered, strict=True)}
+        learning = learning_curve(entries, task, spec.train_sizes, full=full, setting=setting, asking=asking, report=report)
+    return Comparison(
+        task.name,
+        task.metric.name,
+        scored.rows,
+        scored.answers,
+        checks,
+        [*warnings, *learning.warnings],
+        [*notes, *learning.notes],
+        scored.pairs,
+        (*verdict, *learning.verdict),
+        kind=task.kind,
+        labels=task.labels,
+        points=learning.points,
+    )
 
 
 def _answers(

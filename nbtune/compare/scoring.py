@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nbtune.metrics.scores import Metric
     from nbtune.task import Task
 
-__all__ = ["Scored", "score_columns"]
+__all__ = ["Column", "Scored", "paired", "score_columns"]
 
 Records = tuple[dict[str, Any], ...]
 
@@ -37,7 +37,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
     """A column's score with its interval, its rows' scores (means, where it was asked several times), and the spread over those times."""
 
     approach: Approach
@@ -49,7 +49,7 @@ class _Column:
     spread: float | None
 
     @classmethod
-    def of(cls, metric: Metric, approach: Approach, answers: Answers, expected: Sequence[str]) -> _Column:
+    def of(cls, metric: Metric, approach: Approach, answers: Answers, expected: Sequence[str]) -> Column:
         """Scored."""
         if not answers.repeats:
             low, high = score_interval(metric, answers.outputs, expected)
@@ -65,7 +65,7 @@ def score_columns(task: Task, made: Sequence[Approach], answered: Sequence[Answe
     """What a grid shows of columns that have answered the test rows."""
     expected = [item.expected for item in task.test]
     metric = task.metric
-    columns = [_Column.of(metric, approach, answers, expected) for approach, answers in zip(made, answered, strict=True)]
+    columns = [Column.of(metric, approach, answers, expected) for approach, answers in zip(made, answered, strict=True)]
     pairs = _pairs(columns, binary=metric.binary)
     rows = []
     for column in columns:
@@ -102,28 +102,23 @@ def _by_label(task: Task, answers: Answers, row: int) -> dict[str, float] | None
     return None if answers.label_scores is None else dict(zip(task.labels, answers.label_scores[row], strict=True))
 
 
-def _pairs(columns: Sequence[_Column], *, binary: bool) -> Records:
+def _pairs(columns: Sequence[Column], *, binary: bool) -> Records:
     """Each two columns: the difference of their rows' scores with its interval, its p-value, and that adjusted over all pairs."""
-    found = []
-    for a, b in combinations(columns, 2):
-        gap = paired_difference(a.values, b.values)
-        p_value = paired_p_value(a.values, b.values, binary=binary and a.spread is None and b.spread is None)
-        found.append(
-            {
-                "a": a.approach.label,
-                "b": b.approach.label,
-                "difference": gap.mean,
-                "low": gap.low,
-                "high": gap.high,
-                "p_value": p_value,
-                "detectable": detectable(a.values, b.values),
-            }
-        )
+    found: list[dict[str, Any]] = [
+        {"a": a.approach.label, "b": b.approach.label, **paired(a, b, binary=binary)} for a, b in combinations(columns, 2)
+    ]
     holm = adjusted([pair["p_value"] for pair in found])
     return tuple({**pair, "p_adjusted": value} for pair, value in zip(found, holm, strict=True))
 
 
-def _against_best_other(column: _Column, columns: Sequence[_Column], pairs: Records, sign: int) -> dict[str, Any]:
+def paired(a: Column, b: Column, *, binary: bool) -> dict[str, float]:
+    """What tells one column's rows from another's: difference (a - b) with its interval, p_value, detectable."""
+    gap = paired_difference(a.values, b.values)
+    p_value = paired_p_value(a.values, b.values, binary=binary and a.spread is None and b.spread is None)
+    return {"difference": gap.mean, "low": gap.low, "high": gap.high, "p_value": p_value, "detectable": detectable(a.values, b.values)}
+
+
+def _against_best_other(column: Column, columns: Sequence[Column], pairs: Records, sign: int) -> dict[str, Any]:
     """The paired test against the best of the others, and the difference of the row scores with its 95 % interval."""
     others = [other for other in columns if other is not column]
     names = ("versus", "difference", "difference_low", "difference_high", "p_value", "p_adjusted")

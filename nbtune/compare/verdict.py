@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from nbtune.metrics.scores import Metric
 
-__all__ = ["LEVEL", "MARGIN", "break_even", "few_rows", "verdict_of"]
+__all__ = ["LEVEL", "MARGIN", "break_even", "curve_verdict", "few_rows", "verdict_of"]
 
 LEVEL: Final = 0.05
 MARGIN: Final = 0.02
@@ -76,9 +76,7 @@ class _Grid:
 
     def _figures(self, a: Row, b: Row) -> str:
         found = self.pair(a, b)
-        p_value = found["p_adjusted"]
-        told = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"  # noqa: PLR2004
-        return f"{_score(a, self._metric)} against {_score(b, self._metric)}, {found['low']:+.3f} to {found['high']:+.3f}, {told}"
+        return f"{_score(a, self._metric)} against {_score(b, self._metric)}, {_told(found)}"
 
     def against_floors(self) -> str:
         """Whether anything beats what costs nothing."""
@@ -139,6 +137,86 @@ class _Grid:
             f"By its shorter prompts {tuned['approach']} has paid for its {tuned['train_seconds']:,.0f} s of training after about {count:,} answers, "
             f"against {shots['approach']} ({shots['seconds'] / shots['rows']:.3f} and {tuned['seconds'] / tuned['rows']:.3f} s an answer)."
         )
+
+
+def curve_verdict(points: Sequence[Row], pairs: Sequence[Row], metric: Metric) -> tuple[str, ...]:
+    """What a learning curve says: where fine-tuning starts to be better than prompting, and whether more rows still help.
+
+    `points` are records of `Comparison.curve`; `pairs` those of two points: a, a_rows, b, b_rows, and what tells them apart.
+    """
+    curve = _Curve(points, pairs, metric)
+    return tuple(sentence for sentence in (curve.starts_to_pay(), curve.more_rows()) if sentence)
+
+
+class _Curve:
+    def __init__(self, points: Sequence[Row], pairs: Sequence[Row], metric: Metric) -> None:
+        self._points, self._metric = points, metric
+        self._pairs = {(pair["a"], pair["a_rows"], pair["b"], pair["b_rows"]): pair for pair in pairs}
+        self._sizes = sorted({int(point["train_rows"]) for point in points} - {0})
+
+    def _best(self, kind: str, size: int) -> Row | None:
+        there = [point for point in self._points if point["kind"] == kind and point["train_rows"] in (0, size)]
+        return max(there, key=lambda point: self._metric.sign * float(point["score"]), default=None)
+
+    def _pair(self, a: Row, b: Row) -> dict[str, Any] | None:
+        """Of a against b, so that more is better for a."""
+        found = self._pairs.get((a["approach"], a["train_rows"], b["approach"], b["train_rows"]))
+        if found is None:
+            return None
+        sign = self._metric.row_sign
+        low, high = sorted((sign * found["low"], sign * found["high"]))
+        return {**found, "difference": sign * found["difference"], "low": low, "high": high}
+
+    def starts_to_pay(self) -> str:
+        """Where fine-tuning starts to be better than prompting, and is so at all larger sizes."""
+        rivals = [(size, self._best("tuned", size), self._best("prompting", size)) for size in self._sizes]
+        told = [(size, a, b, self._pair(a, b)) for size, a, b in rivals if a is not None and b is not None]
+        known = [(size, a, b, pair) for size, a, b, pair in told if pair is not None]
+        if not known:
+            return ""
+        first = None
+        for size, a, b, pair in reversed(known):
+            if not _shows_better(pair):
+                break
+            first = (size, a, b, pair)
+        size, a, b, pair = first or known[-1]
+        figures = f"{a['approach']} {a['score']:.3f} against {b['approach']} {b['score']:.3f}, {_told(pair)}"
+        if first is not None:
+            least = ", the fewest that were tried" if size == known[0][0] else ""
+            return f"Fine-tuning starts to be better than prompting at {size:,} training rows{least} ({figures})."
+        if _shows_better(pair, -1):
+            return f"Up to {size:,} training rows prompting is better than fine-tuning ({figures})."
+        return f"Cannot say at how many training rows fine-tuning starts to be better than prompting: not shown up to {size:,} ({figures})."
+
+    def more_rows(self) -> str:
+        """Whether the best of the tuned, else of the prompted, still gained by the last step of the curve."""
+        if len(self._sizes) < 2:  # noqa: PLR2004
+            return ""
+        size, least = self._sizes[-1], self._sizes[-2]
+        best = self._best("tuned", size) or self._best("prompting", size)
+        before = next((one for one in self._points if best and (one["approach"], one["train_rows"]) == (best["approach"], least)), None)
+        pair = self._pair(best, before) if best is not None and before is not None else None
+        if best is None or before is None or pair is None:
+            return ""
+        step = f"from {least:,} to {size:,} training rows {best['approach']}"
+        figures = f"{before['score']:.3f} to {best['score']:.3f}, {_told(pair)}"
+        if _shows_better(pair):
+            return f"More training rows still help: {step} became better ({figures})."
+        if _shows_better(pair, -1):
+            return f"More training rows do not help: {step} became worse ({figures})."
+        if pair["high"] <= MARGIN:
+            return f"More training rows promise little: {step} gained at most {max(0.0, pair['high']):.3f} ({figures})."
+        return f"Cannot say whether more training rows would help: {step} is within noise ({figures})."
+
+
+def _shows_better(pair: Row, sign: int = 1) -> bool:
+    return bool(pair["p_adjusted"] < LEVEL and sign * pair["difference"] > 0)
+
+
+def _told(pair: Row) -> str:
+    """A difference's interval and its adjusted p-value."""
+    p_value = pair["p_adjusted"]
+    return f"{pair['low']:+.3f} to {pair['high']:+.3f}, " + ("p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}")  # noqa: PLR2004
 
 
 def _parameters(row: Row) -> int:

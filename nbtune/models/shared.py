@@ -12,7 +12,18 @@ if TYPE_CHECKING:
 
     from nbtune.models.loading import LoadedModel, Source
 
-__all__ = ["is_loaded", "keep_tuned", "load", "loaded_tokenizer", "own_base", "shared_base", "tuned_base", "unload", "warm_up"]
+__all__ = [
+    "forget_own",
+    "is_loaded",
+    "keep_tuned",
+    "load",
+    "loaded_tokenizer",
+    "own_base",
+    "shared_base",
+    "tuned_base",
+    "unload",
+    "warm_up",
+]
 
 _bases: dict[str, list[Base]] = {}
 _bound: dict[str, Any] = {}
@@ -95,6 +106,13 @@ def tuned_base(run_id: str) -> Base | None:
 def keep_tuned(run_id: str, base: Base) -> None:
     """Remembers the base on which a run's adapter or parts are."""
     _tuned[run_id] = base
+
+
+def forget_own(run_id: str) -> None:
+    """Forgets the base of a run that wrote the weights of its own copy; what is asked of it later is read from its folder."""
+    base = _tuned.get(run_id)
+    if base is not None and not base.has_adapter(run_id):
+        del _tuned[run_id]
 
 
 def loaded_tokenizer(name: str) -> PreTrainedTokenizerBase | None:

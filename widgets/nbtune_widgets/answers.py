@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,11 @@ __all__ = ["Answer", "AnswerRow", "answer_rows", "approaches", "records"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What one approach said; `right` is None where there is nothing to be right about."""
+    """What one approach said; `right` is None where there is nothing to be right about. `log_probabilities` are of the labels, in nats."""
 
     output: str
     right: bool | None
+    log_probabilities: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def _row(key: Any, group: Sequence[dict[str, Any]]) -> AnswerRow:
         str(item["approach"]): Answer(
             "" if item.get("output") is None else str(item["output"]),
             None if item.get("correct") is None else bool(item["correct"]),
+            item["log_probabilities"] if isinstance(item.get("log_probabilities"), Mapping) else None,
         )
         for item in group
     }

@@ -1,21 +1,33 @@
-"""The figure one keeps: a run's curves in plotly, for zooming, hovering and saving."""
+"""The figures one keeps: a run's curves and a comparison's costs in plotly, for zooming, hovering and saving."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-from nbtune_widgets.formats import shown
+from nbtune.errors import ComparisonError, did_you_mean
+from nbtune_widgets.answers import records
+from nbtune_widgets.costs import COSTS, Cost, Scale
+from nbtune_widgets.formats import figure as number_text
+from nbtune_widgets.formats import one_line, shown
 from nbtune_widgets.progress import Progress
 from nbtune_widgets.series import Points, smooth, thin
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from nbtune_widgets.protocols import RunView
+    from nbtune_widgets.protocols import ComparisonView, RunView
 
-__all__ = ["run_figure"]
+__all__ = ["comparison_figure", "run_figure"]
 
 _POINTS = 4000
+_SORTS: Final = {
+    "prompting": ("circle", "#0072b2", "prompting"),
+    "tuned": ("square", "#d55e00", "tuned"),
+    "floor": ("triangle-up", "#8c6bb1", "to be beaten"),
+    "other": ("diamond", "#009e73", "other"),
+}
+_CURVE: Final = "train_rows"
 
 
 def run_figure(run: RunView) -> Figure:
@@ -46,6 +58,90 @@ def run_figure(run: RunView) -> Figure:
         legend={"orientation": "h", "y": 1.04, "yanchor": "bottom", "x": 1, "xanchor": "right"},
     )
     return figure
+
+
+def comparison_figure(comparison: ComparisonView, cost: str = "seconds") -> Figure:
+    """A comparison's scores with their intervals against a cost, or over the training rows (the learning curve).
+
+    Raises:
+        ComparisonError: there is no such cost, or nothing to draw.
+    """
+    if cost not in (*COSTS, _CURVE):
+        raise ComparisonError(f"there is no cost {cost!r:.60}", hint=did_you_mean(str(cost), (*COSTS, _CURVE)))
+    if comparison.metric is None:
+        raise ComparisonError("inputs without answers have no scores to draw", hint="compare on the task's test rows")
+    from plotly.graph_objects import Figure
+
+    if cost == _CURVE:
+        points, drawn, title = records(comparison.curve), Figure(), "training rows"
+        if not points:
+            raise ComparisonError("there is no learning curve", hint="compare with train_sizes=[25, 50, 100]")
+        _curve_lines(drawn, points)
+    else:
+        drawn, title = Figure(), COSTS[cost].title
+        scale = _cost_points(drawn, records(comparison.table), comparison.metric, COSTS[cost])
+        drawn.update_xaxes(tickvals=[place for place, _ in scale.marks], ticktext=[text for _, text in scale.marks])
+    drawn.update_layout(
+        title_text=_safe(f"{one_line(comparison.metric, 40)} on {one_line(comparison.task_name, 80)} against {title}"),
+        height=460,
+        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+        hovermode="closest",
+    )
+    drawn.update_xaxes(title_text=title, automargin=True)
+    drawn.update_yaxes(title_text=_safe(one_line(comparison.metric, 40)), automargin=True)
+    return drawn
+
+
+def _cost_points(drawn: Figure, rows: Sequence[dict[str, Any]], metric: str, cost: Cost) -> Scale:
+    """A trace for each sort of column.
+
+    Raises:
+        ComparisonError: the cost is not known of any.
+    """
+    known = [(row, value) for row in rows if (value := cost.of(row)) is not None and row.get(metric) is not None]
+    if not known:
+        raise ComparisonError(f"nothing is known of the {cost.title}", hint="plot another cost")
+    scale = Scale.of([value for _, value in known], cost.text, wanted=6)
+    for sort, (symbol, colour, name) in _SORTS.items():
+        chosen = [(row, value) for row, value in known if (row.get("kind") if row.get("kind") in _SORTS else "other") == sort]
+        if not chosen:
+            continue
+        drawn.add_scatter(
+            x=[scale.at(value) for _, value in chosen],
+            y=[row[metric] for row, _ in chosen],
+            error_y=_whiskers([row for row, _ in chosen], metric),
+            mode="markers+text",
+            text=[_safe(one_line(row["approach"], 40)) for row, _ in chosen],
+            textposition="top center",
+            hovertext=[_safe(f"{one_line(row['approach'], 80)}: {number_text(row[metric])}, {cost.text(value)}") for row, value in chosen],
+            hoverinfo="text",
+            name=name,
+            marker={"symbol": symbol, "color": colour, "size": 10},
+        )
+    return scale
+
+
+def _curve_lines(drawn: Figure, points: Sequence[dict[str, Any]]) -> None:
+    """A line for each approach; what takes nothing from the training rows is level."""
+    sizes = sorted({int(point["train_rows"]) for point in points} - {0})
+    for name in dict.fromkeys(str(point["approach"]) for point in points):
+        own = sorted((point for point in points if point["approach"] == name), key=lambda point: int(point["train_rows"]))
+        level = own[0]["train_rows"] == 0
+        drawn.add_scatter(
+            x=sizes if level else [point["train_rows"] for point in own],
+            y=[own[0]["score"]] * len(sizes) if level else [point["score"] for point in own],
+            error_y=None if level else _whiskers(own, "score"),
+            mode="lines" if level else "lines+markers",
+            line={"dash": "dot" if level else "solid"},
+            name=_safe(one_line(name, 60)),
+        )
+
+
+def _whiskers(rows: Sequence[dict[str, Any]], score: str) -> dict[str, Any]:
+    """The intervals as plotly's error bars; none where an end is not known."""
+    above = [row["ci_high"] - row[score] if row.get("ci_high") is not None else 0 for row in rows]
+    below = [row[score] - row["ci_low"] if row.get("ci_low") is not None else 0 for row in rows]
+    return {"type": "data", "symmetric": False, "thickness": 1, "width": 3, "array": above, "arrayminus": below}
 
 
 def _add(

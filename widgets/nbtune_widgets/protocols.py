@@ -85,8 +85,25 @@ class ComparisonView(Protocol):
         """A row an approach: approach, the metric, its interval, the paired difference to the best other, parameters, seconds ..."""
 
     @property
+    def kind(self) -> str | None:
+        """The task's kind."""
+
+    @property
     def outputs(self) -> Any:
-        """A row per (test row, approach): row, approach, prompt, output, expected, correct."""
+        """A row per (test row, approach): row, approach, prompt, output, expected, correct, score, log_probabilities."""
+
+    @property
+    def curve(self) -> Any:
+        """The learning curve, a row for each (approach, train_rows): score, ci_low, ci_high, train_seconds, kind; empty without."""
+
+    def per_class(self, approach: str) -> Any:
+        """precision, recall, f1, support by label, of a task of classes."""
+
+    def confusion(self, approach: str) -> Any:
+        """Counts by expected label and output, of a task of classes."""
+
+    def slices(self, by: str = "length", *, intervals: bool = True) -> Any:
+        """A row for each (slice, approach): slice, approach, rows, score, ci_low, ci_high."""
 
     @property
     def warnings(self) -> Sequence[str]:

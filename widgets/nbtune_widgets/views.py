@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nbtune_widgets.comparison import comparison_html, comparison_text
+from nbtune_widgets.comparison import comparison_html, comparison_page, comparison_text
 from nbtune_widgets.diagnosis import diagnosis_html, diagnosis_text
-from nbtune_widgets.figures import run_figure
+from nbtune_widgets.figures import comparison_figure, run_figure
+from nbtune_widgets.markdown import comparison_markdown
 from nbtune_widgets.protocols import ComparisonView, RunView, SteeredRun, TaskView, TokensView
 from nbtune_widgets.static import run_card_html, run_text
 from nbtune_widgets.task_card import task_html, task_text
@@ -14,7 +15,17 @@ from nbtune_widgets.task_card import task_html, task_text
 if TYPE_CHECKING:
     from nbtune.data.doctor import Diagnosis
 
-__all__ = ["comparison_mimebundle", "doctor_mimebundle", "run_figure", "run_mimebundle", "show_run", "task_mimebundle"]
+__all__ = [
+    "comparison_figure",
+    "comparison_markdown",
+    "comparison_mimebundle",
+    "comparison_page",
+    "doctor_mimebundle",
+    "run_figure",
+    "run_mimebundle",
+    "show_run",
+    "task_mimebundle",
+]
 
 
 def show_run(run: SteeredRun) -> None:
