@@ -67,20 +67,19 @@ def score_columns(task: Task, made: Sequence[Approach], answered: Sequence[Answe
     metric = task.metric
     columns = [Column.of(metric, approach, answers, expected) for approach, answers in zip(made, answered, strict=True)]
     pairs = _pairs(columns, binary=metric.binary)
-    rows = []
-    for column in columns:
-        rows.append(
-            {
-                "approach": column.approach.label,
-                metric.name: column.score,
-                "ci_low": column.low,
-                "ci_high": column.high,
-                "spread": column.spread,
-                **_against_best_other(column, columns, pairs, metric.sign),
-                **column.approach.costs(column.answers),
-                "kind": column.approach.kind,
-            }
-        )
+    rows = tuple(
+        {
+            "approach": column.approach.label,
+            metric.name: column.score,
+            "ci_low": column.low,
+            "ci_high": column.high,
+            "spread": column.spread,
+            **_against_best_other(column, columns, pairs, metric.sign),
+            **column.approach.costs(column.answers),
+            "kind": column.approach.kind,
+        }
+        for column in columns
+    )
     outputs = tuple(
         {
             "row": row,
@@ -95,7 +94,7 @@ def score_columns(task: Task, made: Sequence[Approach], answered: Sequence[Answe
         for row, item in enumerate(task.test)
         for column in columns
     )
-    return Scored(tuple(rows), outputs, pairs)
+    return Scored(rows, outputs, pairs)
 
 
 def _by_label(task: Task, answers: Answers, row: int) -> dict[str, float] | None:
