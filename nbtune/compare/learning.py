@@ -117,7 +117,7 @@ def learning_curve(
     report("computing intervals and tests of the learning curve")
     records = tuple(_record(point) for point in points)
     note = (
-        f"learning curve: the rows of each size are among those of the next, drawn evenly over the labels; the {len(task.dev)} dev rows are "
+        f"learning curve: the rows of each size are among those of the next, drawn evenly over labels; the {len(task.dev)} dev rows are "
         f"the same for all; the last points, of {len(task.train)} rows, are the grid's own columns"
     )
     return Learning(records, curve_verdict(records, _pairs(points, binary=task.metric.binary), task.metric), (note,), tuple(warnings))

@@ -30,7 +30,7 @@ def comparison_html(comparison: ComparisonView) -> str:
         f"Comparison on {one_line(comparison.task_name, 80)}", comparison_subtitle(comparison)
     )
     scored = (
-        [grid.html(), _verdict(comparison), costs_svg(grid.rows, grid.metric), learning_html(comparison)]
+        [grid.scores_html(), _verdict(comparison), grid.costs_html(), costs_svg(grid.rows, grid.metric), learning_html(comparison)]
         if grid.scored
         else [_verdict(comparison)]
     )

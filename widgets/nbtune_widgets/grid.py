@@ -64,8 +64,8 @@ class Grid:
         body = [[one_line(row.get("approach"), 60), *(_cell(name, row) for name in names)] for row in self.rows]
         return [["approach", *(_COSTS[name] for name in names)], *body] if names else []
 
-    def html(self) -> Markup:
-        """Both tables; the one of costs can be folded."""
+    def scores_html(self) -> Markup:
+        """The table of scores, a bar for each interval."""
         head, *body = self.scores()
         cells = [self._cells(number, *pair) for number, pair in enumerate(zip(self.rows, body, strict=True), start=1)]
         names = self._there(_TESTS)
@@ -73,12 +73,15 @@ class Grid:
             "; p: paired test against the best other, adjusted over all pairs (Holm)" if "p_adjusted" in names else ""
         )
         best = frozenset(number for number, row in enumerate(self.rows) if self._is_best(row))
-        made = table(caption, head, cells, numeric=frozenset(range(1, len(head))), best=best, named=True)
+        return table(caption, head, cells, numeric=frozenset(range(1, len(head))), best=best, named=True)
+
+    def costs_html(self) -> Markup:
+        """The table of costs, which can be folded."""
         costs = self.costs()
         if not costs:
-            return made
+            return Markup("")
         below = table("", costs[0], costs[1:], numeric=frozenset(range(1, len(costs[0]))), named=True)
-        return made + Markup("<details open><summary>What it takes</summary>{}</details>").format(below)
+        return Markup("<details open><summary>What it takes</summary>{}</details>").format(below)
 
     def _cells(self, number: int, row: dict[str, Any], texts: Sequence[str]) -> list[str | Markup]:
         names = [*self._there(_TESTS), *self.extra]
@@ -158,7 +161,7 @@ def _cell(name: str, row: dict[str, Any]) -> str:
         return f"± {figure(value)}"
     if name.endswith("_bytes"):
         return size(value)
-    if name == "each":
+    if name in ("each", "seconds"):
         return seconds_text(float(value))
     if name.endswith("seconds"):
         return duration(float(value)) if value else NOTHING

@@ -48,11 +48,11 @@ def _list(texts: Iterable[str], before: str = "") -> str:
     return "\n".join(f"- {before}{escaped(text, 600)}" for text in texts)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def _table(rows: Sequence[Sequence[str]], *, numeric: bool = True) -> str:
     if not rows:
         return ""
     head, *body = [" | ".join(escaped(cell, 200) or " " for cell in row) for row in rows]
-    rule = " | ".join(["---", *["---:"] * (len(rows[0]) - 1)])
+    rule = " | ".join(["---", *["---:" if numeric else "---"] * (len(rows[0]) - 1)])
     return "\n".join(f"| {line} |" for line in (head, rule, *body))
 
 
@@ -80,7 +80,7 @@ def _outputs(comparison: ComparisonView) -> str:
             expected = [] if lines[0][2:3] != ["expected"] else [row.expected or NOTHING]
             lines.append([str(row.row), prompts[row.row], *expected, *(_said(row.answers.get(name)) for name in names)])
         told = f"**{title}**: {len(chosen):,} rows" + (f" ({escaped(meaning, 200)})" if meaning else "")
-        parts.append(told + (f", the first {ROWS}" if len(chosen) > ROWS else "") + "\n\n" + _table(lines))
+        parts.append(told + (f", the first {ROWS}" if len(chosen) > ROWS else "") + "\n\n" + _table(lines, numeric=False))
     return "\n\n".join(parts)
 
 

@@ -17,7 +17,7 @@ from nbtune_widgets.markup import join
 
 __all__ = ["DRAWN", "SORTS", "costs_svg", "learning_svg", "steps_of"]
 
-SORTS: Final = {"prompting": "prompting", "tuned": "tuned", "floor": "to be beaten", "other": "other"}
+SORTS: Final = {"prompting": "● prompting", "tuned": "■ tuned", "floor": "▲ to be beaten", "other": "◆ other"}
 DRAWN: Final = 8
 """Most lines of a learning curve."""
 _COLOURS: Final = {"a": "#0072b2", "b": "#d55e00", "c": "#009e73", "d": "#8c6bb1"}
@@ -120,7 +120,7 @@ class _Plot:
         across = Markup('<path d="M{} {}H{}" stroke="currentColor" stroke-opacity=".12"/>')
         text = Markup('<text x="{}" y="{}" text-anchor="{}" fill="currentColor" fill-opacity=".75">{}</text>')
         parts = []
-        for value in ticks(self.low, self.high):
+        for value in ticks(self.low, self.high, 6):
             parts.append(across.format(f"{_LEFT:g}", f"{self.y(value):.1f}", f"{self.width - _RIGHT:g}"))
             parts.append(text.format(f"{_LEFT - 6:g}", f"{self.y(value) + 3.5:.1f}", "end", f"{value:.6g}"))
         for place, words in self.scale.marks:
@@ -175,7 +175,7 @@ def _numbers(points: Sequence[tuple[int, Row]]) -> Markup:
     key = Markup('<span><svg viewBox="0 -2 22 12" width="22" height="12" aria-hidden="true">{}</svg>{} {}</span> ')
     items = [key.format(_shape(row, 11, 4), number, one_line(row.get("approach"), 60)) for number, row in points]
     sorts = ", ".join(dict.fromkeys(SORTS[_sort(row)] for _, row in points))
-    return Markup('<p class="nbt-key nbt-list">{} <small class="nbt-dim">by shape: {}</small></p>').format(join(items), sorts)
+    return Markup('<p class="nbt-key nbt-list">{} <small class="nbt-dim">{}</small></p>').format(join(items), sorts)
 
 
 def _shape(row: Row, x: float, y: float) -> Markup:

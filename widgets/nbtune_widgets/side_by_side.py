@@ -164,7 +164,7 @@ def _answer(answer: Answer | None, expected: str | None) -> Markup:
         words = Markup('<span class="nbt-x">{}</span>').format(marked(said, expected))
     told = _log_probabilities(answer)
     title = Markup(' title="{}"').format(told) if told else Markup("")
-    return Markup("<td{}>{} {}</td>").format(title, mark(answer.right), words)
+    return Markup("<td{}>{}{}{}</td>").format(title, mark(answer.right), "\u00a0" if answer.right is not None else "", words)
 
 
 def _log_probabilities(answer: Answer) -> str:
