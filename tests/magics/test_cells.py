@@ -223,6 +223,15 @@ def test_the_grid_is_shown_once_and_returned(kernel: Kernel) -> None:
     assert kernel.value("len(_.table)") == "2"
 
 
+def test_a_learning_curve_is_asked_for_on_the_line_and_its_runs_are_kept(kernel: Kernel) -> None:
+    good(kernel.run(f"%finetune lora {SHORT} --as learner"))
+    result = good(kernel.run("%%compare --task tickets --train-sizes 6,12 --as curved\n- zero-shot\n- run: learner\n", timeout=120))
+    assert "6 rows" in result.shown[-1]["text/plain"]
+    assert "The learning curve as a table" in result.shown[-1]["text/html"]
+    assert kernel.value("sorted(set(curved.curve['train_rows']))[:3]") == "[0, 6, 12]"
+    assert kernel.value("learner.name + '_6_rows' in [run.name for run in __import__('nbtune').runs()]") == "True"
+
+
 def test_inputs_are_compared_by_eye(kernel: Kernel) -> None:
     code = "c = get_ipython().run_cell_magic('compare', '--task tickets --model tiny', 'approaches: [zero-shot]\\ninputs: [where is my parcel]\\n')"
     good(kernel.run(code, timeout=120))
