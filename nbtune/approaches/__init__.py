@@ -49,7 +49,7 @@ def wanted(entry: Any) -> tuple[str, Any]:
         SpecError: unknown approach or option, or another shape.
     """
     if isinstance(entry, str):
-        return _named_run(entry) or (entry.replace("_", "-"), get(entry).spec.build({}))
+        return _named_run(entry) or (get(entry).name, get(entry).spec.build({}))
     if isinstance(entry, Mapping) and len(entry) == 1:
         ((name, options),) = entry.items()
         kind = get(str(name))
@@ -67,8 +67,8 @@ def wanted(entry: Any) -> tuple[str, Any]:
     )
 
 
-def approach_of(entry: Any, task: Task, setting: Setting) -> Approach:
-    """The approach that an entry asks for, its model loaded.
+def approach_of(entry: Any, task: Task, setting: Setting, label: str | None = None) -> Approach:
+    """The approach that an entry asks for, its model loaded; `label` names it in place of what it is called by itself.
 
     Raises:
         SpecError, RunError, ModelError: it cannot be made, or the task has nothing to answer.
@@ -80,7 +80,7 @@ def approach_of(entry: Any, task: Task, setting: Setting) -> Approach:
     if task.kind == "text":
         message = f"task {task.name!r} is of kind text: there is nothing to answer"
         raise SpecError(message, hint="a run's summary and history tell its perplexity; compare on a task with a completion")
-    return get(name).make(task, options, setting, label_of(name, options))
+    return get(name).make(task, options, setting, label or label_of(name, options))
 
 
 def label_of(name: str, options: Any) -> str:

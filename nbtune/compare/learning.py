@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-from nbtune.approaches import approach_of, label_of, wanted
+from nbtune.approaches import approach_of, wanted
 from nbtune.compare.retraining import trained_on
 from nbtune.compare.scoring import Column, paired
 from nbtune.compare.verdict import curve_verdict
-from nbtune.errors import NbtuneError, SpecError
+from nbtune.errors import NbtuneError, RunError, SpecError
 from nbtune.metrics.statistics import adjusted
 
 if TYPE_CHECKING:
@@ -85,33 +85,35 @@ def nested(task: Task) -> list[Example]:
 
 
 def learning_curve(
-    entries: Sequence[Any], task: Task, sizes: Sequence[int], *, full: Full, setting: Setting, asking: Asking, report: Report
+    columns: Sequence[tuple[Any, Setting, str]], task: Task, sizes: Sequence[int], *, full: Full, asking: Asking, report: Report
 ) -> Learning:
-    """The curve; `full` are {label: (approach, answers)} of the grid, whose columns learn from all training rows: its last points."""
+    """The curve of columns (entry, the base it asks, label).
+
+    `full` are {label: (approach, answers)} of the grid, whose columns learn from all training rows: its last points.
+    """
     order, points, warnings = nested(task), list[_Point](), list[str]()
     prompts, expected = [item.prompt for item in task.test], [item.expected for item in task.test]
 
     def add(size: int, approach: Approach, answers: Answers, label: str) -> None:
         points.append(_Point(label, size, Column.of(task.metric, approach, answers, expected), approach.run_id))
 
-    known = [(entry, label_of(*wanted(entry))) for entry in entries]
-    known = [(entry, label) for entry, label in known if label in full]
-    for _, label in (each for each in known if not learns(each[0])):
+    known = [column for column in columns if column[-1] in full]
+    for _, _, label in (column for column in known if not learns(column[0])):
         add(ONCE, *full[label], label)
-    known = [each for each in known if learns(each[0])]
+    known = [column for column in known if learns(column[0])]
     for size in [size for size in sizes if size < len(task.train)]:
         part = task.with_train(sorted(order[:size], key=lambda item: item.index))
-        for entry, label in known:
+        for entry, setting, label in known:
             try:
                 report(f"{size} training rows: preparing {label}")
-                approach = approach_of(_at(entry, task, part, report), part, setting)
+                approach = approach_of(_at(entry, task, part, report), part, setting, label)
                 answers = approach.answer(prompts, asking, progress=_told(f"{size} training rows: {label}", report))
             except NbtuneError as error:
                 warnings.append(f"learning curve at {size} training rows: {label} is left out: {'; '.join(str(error).splitlines())}")
                 continue
             add(size, approach, answers, label)
             _let_go(approach)
-    for _, label in known:
+    for _, _, label in known:
         if any(point.label == label for point in points):
             add(len(task.train), *full[label], label)
     report("computing intervals and tests of the learning curve")
@@ -145,10 +147,18 @@ def _at(entry: Any, task: Task, part: Task, report: Report) -> Any:
 
     name, options = wanted(entry)
     if name == "run":
-        return {"run": trained_on(part, run_named(options), task, report)}
+        if options.step is not None:
+            message = f"run {run_named(options).name} is asked as it was after step {options.step}, which fewer rows reach elsewhere"
+            raise RunError(message, hint="compare the run as it ended")
+        return {"run": {**_said(options), "run": trained_on(part, run_named(options), task, report)}}
     if name == "ensemble":
-        return {"ensemble": {**options.model_dump(), "of": [_at(member, task, part, report) for member in options.of]}}
+        return {"ensemble": {**_said(options), "of": [_at(member, task, part, report) for member in options.of]}}
     return entry
+
+
+def _said(options: Any) -> dict[str, Any]:
+    """The options that are not as they would be anyway."""
+    return {item.name: value for item in options.options() if (value := getattr(options, item.name)) != item.default}
 
 
 def _told(what: str, report: Report) -> Callable[[int, int], None]:

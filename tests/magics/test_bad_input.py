@@ -79,7 +79,11 @@ CASES = {
     "a bad name": ("%finetune lora --task tickets --model tiny --as 2nd", "line 1: '2nd' cannot be a name", "beginning with a letter"),
     "an open quote": ("%finetune lora --task 'tickets", "a quote is opened and never closed", "close it"),
     "a curve of one point": ("%%compare --task tickets --model tiny --train-sizes 20\n- zero-shot", "a curve has two points", "25,50,100"),
-    "sizes that are words": ("%%compare --task tickets --model tiny --train-sizes 20,many\n- zero-shot", "line 1: train_sizes", "25,50,100"),
+    "sizes that are words": (
+        "%%compare --task tickets --model tiny --train-sizes 20,many\n- zero-shot",
+        "line 1: train_sizes",
+        "25,50,100",
+    ),
     "too many shots": ("%%compare --task tickets --model tiny\n- few-shot: {k: 200}", "training rows", "at most"),
 }
 

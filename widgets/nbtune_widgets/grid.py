@@ -28,6 +28,7 @@ _COSTS: Final = {
     "seconds": "answering all",
     "each": "an answer",
     "prompt_tokens": "prompt tokens",
+    "break_even_rows": "paid for after answers",
 }
 
 
