@@ -118,6 +118,20 @@ def test_what_cannot_be_at_one_size_is_told_and_the_rest_of_the_curve_is_there(f
     assert any("run: bound is left out" in text and "object of a notebook" in text for text in grid.warnings)
 
 
+def test_a_run_keeps_its_strength_and_its_prompt_at_all_sizes_and_members_of_ensembles_are_trained_again(folder: Path) -> None:
+    task = ticket_task()
+    run = nbtune.finetune("lora", task=task, model=folder, name="tuned", **FEW).wait()
+    half = {"run": {"run": run, "strength": 0.5, "prompt": {"few-shot": {"k": 2}}}}
+    both = {"ensemble": {"of": ["zero-shot", run]}}
+    early = {"run": {"run": run, "step": 2}}
+    grid = nbtune.compare([half, both, early], task=task, train_sizes=[6, 12], floor=False)
+    sizes = grid.curve.groupby("approach")["train_rows"].apply(list).to_dict()
+    label = "run: tuned, strength 0.5, few-shot: k=2"
+    assert sizes == {label: [6, 12, len(task.train)], "ensemble (vote): zero-shot + run: tuned": [6, 12, len(task.train)]}
+    assert sorted(run.name for run in nbtune.runs()) == ["tuned", "tuned_12_rows", "tuned_6_rows"]
+    assert any("step 2" in text and "left out" in text for text in grid.warnings)
+
+
 def test_a_task_without_labels_has_a_curve_too(folder: Path) -> None:
     grid = nbtune.compare([{"few-shot": {"k": 2}}, str.upper], task=echo_task(), model=folder, train_sizes=[5, 10])
     assert grid.curve.groupby("approach")["train_rows"].apply(list).to_dict() == {

@@ -151,6 +151,19 @@ def test_each_row_stands_in_one_section_by_what_tuning_did_to_it():
     assert "few-shot wrong, run: tickets_lora right" in html
 
 
+@pytest.mark.parametrize(("kind", "better"), [("generation", 2), ("regression", 3)])
+def test_rows_that_are_neither_right_nor_wrong_are_told_apart_by_their_scores(kind, better):
+    data = comparison(6).outputs.assign(correct=None)
+    data["score"] = [
+        0.5 if name == "few-shot" else 0.9 if row < 2 else 0.1 if row < 5 else 0.5
+        for name, row in zip(data["approach"], data["row"], strict=True)
+    ]
+    made = comparison(outputs=data, table=comparison().table.assign(accuracy=[0.1, 0.6, 1.0]))
+    summaries = dict(re.findall(r"<summary>([^<:]+): (\d+) row", comparison_html(replace(made, kind=kind, labels=()))))
+    assert int(summaries["Better by tuning"]) == better
+    assert int(summaries["Worse by tuning"]) == 5 - better
+
+
 def test_words_that_differ_from_the_expected_are_marked_and_missing_ones_named():
     assert marked("the red parcel", "the blue parcel") == "the <mark>red</mark> parcel"
     assert 'title="missing: blue"' in marked("the parcel", "the blue parcel")

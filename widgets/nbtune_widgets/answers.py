@@ -14,11 +14,12 @@ __all__ = ["Answer", "AnswerRow", "answer_rows", "approaches", "records"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What one approach said; `right` is None where there is nothing to be right about. `log_probabilities` are of the labels, in nats."""
+    """What one approach said; `right` is None where there is nothing to be right about, `log_probabilities` are of labels, in nats."""
 
     output: str
     right: bool | None
     log_probabilities: Mapping[str, float] | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def _row(key: Any, group: Sequence[dict[str, Any]]) -> AnswerRow:
             "" if item.get("output") is None else str(item["output"]),
             None if item.get("correct") is None else bool(item["correct"]),
             item["log_probabilities"] if isinstance(item.get("log_probabilities"), Mapping) else None,
+            item.get("score"),
         )
         for item in group
     }

@@ -69,7 +69,7 @@ class Scale:
             return cls(-0.5, 0.5, ((0.0, text(0.0)),), powers=False, none=None)
         least, most = min(there), max(there)
         if most / least <= _WIDE:
-            low = 0.0 if len(there) < len(values) or least < most / 2 else least - (most - least or least) * 0.15
+            low = 0.0 if len(there) < len(values) or least < most / 2 or least == most else least - (most - least) * 0.15
             edge = (most - low) * 0.05
             marks = tuple((value, text(value)) for value in ticks(low, most, wanted))
             return cls(low - edge, most + edge, marks, powers=False, none=None)

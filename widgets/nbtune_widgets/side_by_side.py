@@ -52,11 +52,7 @@ def sections(comparison: ComparisonView, rows: Sequence[AnswerRow]) -> list[Sect
     prompted, tuned = _best(comparison, "prompting"), _best(comparison, "tuned")
     ways: list[tuple[str, str, Callable[[AnswerRow], bool]]] = []
     if prompted is not None and tuned is not None:
-        told = f"{one_line(prompted, 60)} {{}}, {one_line(tuned, 60)} {{}}"
-        ways += [
-            ("Fixed by tuning", told.format("wrong", "right"), lambda row: _right(row, prompted) is False and _right(row, tuned) is True),
-            ("Broken by tuning", told.format("right", "wrong"), lambda row: _right(row, prompted) is True and _right(row, tuned) is False),
-        ]
+        ways = _by_tuning(prompted, tuned, -1 if comparison.kind == "regression" else 1)
     several = len(approaches(comparison)) > 1
     ways += [
         ("Other disagreements" if ways else "Disagree", "some right, some wrong", lambda row: row.rank == 0),
@@ -72,6 +68,25 @@ def sections(comparison: ComparisonView, rows: Sequence[AnswerRow]) -> list[Sect
         if chosen:
             found.append((title, meaning, chosen))
     return found
+
+
+def _by_tuning(prompted: str, tuned: str, sign: int) -> list[tuple[str, str, Callable[[AnswerRow], bool]]]:
+    """What tuning did to a row: right or wrong, and where there is no such thing by the row's score; `sign` -1: less is better."""
+    names = f"{one_line(prompted, 60)} {{}}, {one_line(tuned, 60)} {{}}"
+    scores = f"{one_line(tuned, 60)} against {one_line(prompted, 60)}, by the score of the row"
+
+    def gain(row: AnswerRow) -> float:
+        one, other = row.answers.get(prompted), row.answers.get(tuned)
+        if one is None or other is None or one.right is not None or one.score is None or other.score is None:
+            return 0.0
+        return sign * (other.score - one.score)
+
+    return [
+        ("Fixed by tuning", names.format("wrong", "right"), lambda row: (_right(row, prompted), _right(row, tuned)) == (False, True)),
+        ("Broken by tuning", names.format("right", "wrong"), lambda row: (_right(row, prompted), _right(row, tuned)) == (True, False)),
+        ("Better by tuning", scores, lambda row: gain(row) > 0),
+        ("Worse by tuning", scores, lambda row: gain(row) < 0),
+    ]
 
 
 def marked(output: str, expected: str) -> Markup:
