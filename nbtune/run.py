@@ -337,9 +337,7 @@ class Run:
     def engine(self, *, step: int | None = None, strength: float = 1.0) -> Engine:
         """The tuned model, as it is asked: from memory, or loaded from the last checkpoint.
 
-        Args:
-            step: the checkpoint to ask, in the place of the last.
-            strength: how much of what was trained counts: 0 is the base, 1 what was trained, 2 twice that.
+        With `step` it is asked as it was at that checkpoint, with `strength` what was trained counts so many times (0: the base).
 
         Raises:
             RunError: there is nothing trained yet, no checkpoint of that step, or what was trained has no strength.

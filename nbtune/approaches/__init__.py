@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nbtune.approaches.base import Approach, Kind, Setting
     from nbtune.task import Task
 
-__all__ = ["approach_of", "get", "label_of", "names", "prompt", "wanted"]
+__all__ = ["approach_of", "get", "label_of", "names", "prompt", "short_option", "wanted"]
 
 _FILES: Final = {
     "zero-shot": "zero_shot",
@@ -40,6 +40,11 @@ def get(name: str) -> Kind:
         SpecError: there is none of that name.
     """
     return _APPROACHES.get(name)
+
+
+def short_option(name: str) -> str | None:
+    """The option of an approach that may stand alone in the place of all: `run: NAME`; None where there is none."""
+    return _SHORT.get(name)
 
 
 def wanted(entry: Any) -> tuple[str, Any]:
@@ -106,7 +111,7 @@ def prompt(
     """A way to put the frozen model to the task, with `.predict(rows)`.
 
     Args:
-        approach: zero-shot or few-shot.
+        approach: zero-shot, few-shot, or any other by its name.
         task: what to answer; few-shot examples come from its training rows.
         model: as in `finetune`.
         dtype: as in `finetune`.
