@@ -21,6 +21,8 @@ def checked(entries: Sequence[tuple[Any, int | None]], variables: Mapping[str, A
             name, options = approaches.wanted(resolved)
             if name == "run":
                 _find(options)
+            elif name == "retrieval":
+                _find_index(options)
         except NbtuneError as error:
             inner = getattr(error, "problems", None) or [Problem(error.message, error.hint)]
             problems += [Problem(item.message, item.hint, line) for item in inner]
@@ -32,6 +34,12 @@ def _find(options: Any) -> None:
     from nbtune.approaches.tuned import run_named
 
     run_named(options)
+
+
+def _find_index(options: Any) -> None:
+    from nbtune.approaches.retrieval import index_named
+
+    index_named(options)
 
 
 def _with_objects(entry: Any, variables: Mapping[str, Any]) -> Any:

@@ -20,11 +20,12 @@ _FILES: Final = {
     "few-shot": "few_shot",
     "run": "tuned",
     "ensemble": "ensemble",
+    "retrieval": "retrieval",
     "function": "function",
     "floor": "floor",
 }
 _APPROACHES: Final = Registry["Kind"]("approach", "nbtune.approaches", _FILES, "KIND")
-_SHORT: Final = {"run": "run", "function": "function", "floor": "by", "ensemble": "of"}
+_SHORT: Final = {"run": "run", "function": "function", "floor": "by", "ensemble": "of", "retrieval": "index"}
 """The option that may stand alone in the place of all: `run: NAME`."""
 
 
@@ -106,7 +107,7 @@ def prompt(
     """A way to put the frozen model to the task, with `.predict(rows)`.
 
     Args:
-        approach: zero-shot or few-shot.
+        approach: zero-shot, few-shot, retrieval ... (see `names`).
         task: what to answer; few-shot examples come from its training rows.
         model: as in `finetune`.
         dtype: as in `finetune`.

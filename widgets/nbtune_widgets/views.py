@@ -8,13 +8,24 @@ from nbtune_widgets.comparison import comparison_html, comparison_text
 from nbtune_widgets.diagnosis import diagnosis_html, diagnosis_text
 from nbtune_widgets.figures import run_figure
 from nbtune_widgets.protocols import ComparisonView, RunView, SteeredRun, TaskView, TokensView
+from nbtune_widgets.retrieved import index_html, index_text, passages_html, passages_text
 from nbtune_widgets.static import run_card_html, run_text
 from nbtune_widgets.task_card import task_html, task_text
 
 if TYPE_CHECKING:
     from nbtune.data.doctor import Diagnosis
+    from nbtune.retrieval import Index, Passages
 
-__all__ = ["comparison_mimebundle", "doctor_mimebundle", "run_figure", "run_mimebundle", "show_run", "task_mimebundle"]
+__all__ = [
+    "comparison_mimebundle",
+    "doctor_mimebundle",
+    "index_mimebundle",
+    "passages_mimebundle",
+    "run_figure",
+    "run_mimebundle",
+    "show_run",
+    "task_mimebundle",
+]
 
 
 def show_run(run: SteeredRun) -> None:
@@ -42,3 +53,13 @@ def task_mimebundle(task: TaskView, tokens: TokensView | None = None) -> dict[st
 def doctor_mimebundle(diagnosis: Diagnosis) -> dict[str, Any]:
     """What the data doctor found as a cell's result."""
     return {"text/plain": diagnosis_text(diagnosis), "text/html": diagnosis_html(diagnosis)}
+
+
+def index_mimebundle(index: Index) -> dict[str, Any]:
+    """An index as a cell's result."""
+    return {"text/plain": index_text(index), "text/html": index_html(index)}
+
+
+def passages_mimebundle(passages: Passages) -> dict[str, Any]:
+    """What a search has found as a cell's result."""
+    return {"text/plain": passages_text(passages), "text/html": passages_html(passages)}
