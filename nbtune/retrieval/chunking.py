@@ -76,14 +76,16 @@ def chunks_of(document: Document, units: Units, size: int, overlap: int) -> list
 
 def _spans(text: str, starts: Sequence[int], section: tuple[int, int], size: int, overlap: int) -> Iterator[tuple[int, int]]:
     begin, last = section
+    cut = _cut(text, starts, begin, last, size)
     while True:
-        cut = _cut(text, starts, begin, last, size)
         blank = _SPACE.match(text, cut, last)
         end = blank.end() if blank else cut
         yield begin, end
         if end >= last:
             return
-        begin = _back(text, starts, begin, cut, overlap) if overlap else end
+        back = _back(text, starts, begin, cut, overlap) if overlap else end
+        further = _cut(text, starts, back, last, size) if back > begin else cut
+        begin, cut = (back, further) if further > end else (end, _cut(text, starts, end, last, size))
 
 
 def _cut(text: str, starts: Sequence[int], begin: int, last: int, size: int) -> int:

@@ -25,7 +25,19 @@ if TYPE_CHECKING:
     from nbtune.retrieval.building import Changes
     from nbtune.retrieval.storing import Hit, Table
 
-__all__ = ["FILE", "FORMAT", "Index", "check_name", "folder_of", "indexes", "locked", "open_index", "read_record", "weights_of"]
+__all__ = [
+    "FILE",
+    "FORMAT",
+    "Index",
+    "check_name",
+    "folder_of",
+    "index_names",
+    "indexes",
+    "locked",
+    "open_index",
+    "read_record",
+    "weights_of",
+]
 
 FORMAT: Final = 1
 FILE: Final = "index.json"
@@ -183,10 +195,18 @@ def _passage(hit: Hit, score: float) -> Passage:
     return Passage(text, str(row["source"]), str(row["heading"]), int(row["start"]), int(row["end"]), float(score))
 
 
+def index_names() -> list[str]:
+    """The names of this project's indexes, in order."""
+    return sorted(path.parent.name for path in (home() / "indexes").glob(f"*/{FILE}"))
+
+
 def indexes() -> list[Index]:
-    """The indexes of this project, by name."""
-    root = home() / "indexes"
-    return [Index(path) for path in sorted(root.iterdir()) if (path / FILE).exists()] if root.is_dir() else []
+    """The indexes of this project, by name.
+
+    Raises:
+        DataError: one of them is damaged.
+    """
+    return [Index(folder_of(name)) for name in index_names()]
 
 
 def open_index(name: str, *, device: str | None = None) -> Index:
@@ -198,7 +218,7 @@ def open_index(name: str, *, device: str | None = None) -> Index:
     """
     folder = folder_of(check_name(name))
     if not (folder / FILE).exists():
-        known = [path.parent.name for path in (home() / "indexes").glob(f"*/{FILE}")]
+        known = index_names()
         hint = did_you_mean(name, known) if known else "make it first: %%index NAME, or nbtune.index(name, paths)"
         raise SpecError(f"there is no index {name!r}", hint=hint)
     return Index(folder, device=device)

@@ -41,9 +41,7 @@ def marks_of(tokenizer: Any) -> tuple[str, ...]:
 
 def cleaned(text: str, marks: Collection[str] = ()) -> str:
     """A text without the marks of chat templates and without characters that cannot be seen (line breaks, tabs and joiners stay)."""
-    seen = "".join(
-        sign for sign in text if sign in "\n\t" or sign in _JOINERS or unicodedata.category(sign) not in ("Cc", "Cf", "Co", "Cs")
-    )
+    seen = "".join(sign for sign in text if sign in _KEPT or unicodedata.category(sign) not in _UNSEEN)
     while True:
         fewer = _CHAT.sub("", seen)
         for mark in marks:

@@ -137,8 +137,8 @@ class Table:
         words = " ".join(re.findall(r"\w+", query))
         if not words:
             return []
-        match: Any = MatchQuery(words, "said")  # type: ignore[call-arg]  its defaults are not seen
-        found = self._table.search(match, query_type="fts").select([*_COLUMNS, "_score"]).limit(count).to_arrow()
+        match: Any = MatchQuery
+        found = self._table.search(match(words, "said"), query_type="fts").select([*_COLUMNS, "_score"]).limit(count).to_arrow()
         return _ordered(self._hits(found, found["_score"].to_pylist()))
 
     def _hits(self, found: Any, scores: Sequence[float]) -> list[Hit]:
