@@ -19,7 +19,7 @@ __all__ = ["Kind", "parse"]
 Kind = Literal["text", "markdown", "html", "pdf"]
 _TITLE: Final = 120
 """Characters of a heading that are kept."""
-_UNSEEN: Final = ("script", "style", "noscript", "template", "svg", "iframe", "object", "canvas", "nav", "footer", "head")
+_UNSEEN: Final = ("script", "style", "noscript", "template", "svg", "iframe", "object", "canvas", "nav", "footer", "head", "title")
 _HIDDEN: Final = "[hidden], [aria-hidden=true], [style*='display:none' i], [style*='display: none' i], [style*='visibility:hidden' i]"
 
 

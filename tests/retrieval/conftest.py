@@ -11,7 +11,7 @@ from tests.tiny import tiny_encoder
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_encoder("bert", tmp_path_factory.mktemp("encoder") / "tiny"))
+    return str(tiny_encoder("bert", tmp_path_factory.mktemp("encoder") / "tiny", max_position_embeddings=512))
 
 
 @pytest.fixture
