@@ -106,7 +106,7 @@ class Retrieval:
             template=template,
             around=alike(pool) if pool else (0, 0),
             shots=tuple(shots),
-            notes=_leaks(label, task, index, alike(pool) if pool else (0, 0)),
+            warnings=_leaks(label, task, index, alike(pool) if pool else (0, 0)),
         )
 
 
@@ -163,6 +163,16 @@ class _Retrieval(Asked):
         notes = (*answers.notes, *self._notes(prompts, found, used))
         passages = tuple(tuple(found[str(prompt)][: used[str(prompt)]]) for prompt in prompts)
         return replace(answers, seconds=answers.seconds + searching, notes=notes, passages=passages)
+
+    def texts(self, prompts: Sequence[str], asking: Asking) -> list[str]:
+        """The prompts behind their passages."""
+        found = dict(zip(map(str, prompts), self._found(prompts), strict=True))
+        texts, _ = self._fitted(prompts, found, asking)
+        return [texts[str(prompt)] for prompt in prompts]
+
+    def shown(self, prompts: Sequence[str]) -> frozenset[str]:
+        """The prompts of the examples."""
+        return frozenset(item.prompt for item in self.shots)
 
     def _found(self, prompts: Sequence[str]) -> list[tuple[Passage, ...]]:
         queries = [_query(prompt, self.around) for prompt in prompts]

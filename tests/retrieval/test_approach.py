@@ -37,8 +37,7 @@ def handbook(encoder: str, home: Path) -> Index:
 def asked(approach: Any, prompt: str) -> str:
     """What the model reads for a prompt."""
     asking = Asking.of(approach.task, approach.engine, "sum", DecodingSpec())
-    texts, _ = approach._fitted([prompt], {prompt: approach._found([prompt])[0]}, asking)
-    return str(texts[prompt])
+    return str(approach.texts([prompt], asking)[0])
 
 
 def test_a_grid_has_the_passages_before_each_row_with_source_and_score(handbook: Index, model: Path) -> None:
@@ -149,8 +148,7 @@ def test_a_conversation_has_the_passages_in_its_last_turn(handbook: Index, model
     prompt = task.test[0].prompt
     asking = Asking.of(task, approach.engine, "generate", DecodingSpec(max_new_tokens=4))
     found = approach._found([prompt])  # type: ignore[attr-defined]
-    texts, _ = approach._fitted([prompt], {str(prompt): found[0]}, asking)  # type: ignore[attr-defined]
-    conversation: Any = texts[str(prompt)]
+    conversation: Any = approach.texts([prompt], asking)[0]  # type: ignore[attr-defined]
     assert conversation.turns[-1]["content"].startswith("[1] ")
     assert conversation.turns[-1]["content"].endswith(prompt.turns[-1]["content"])  # type: ignore[attr-defined]
     assert found[0][0].source.removesuffix(".txt") in str(prompt)
@@ -174,6 +172,16 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded(handbook: Index, opt
         nbtune.prompt("retrieval", task=task, model="no-such/model", **options)
     assert said in raised.value.message
     assert raised.value.hint
+
+
+def test_a_tuned_model_reads_passages_too(handbook: Index, model: Path) -> None:
+    task = ticket_task(30)
+    run = nbtune.finetune("lora", task=task, model=model, max_steps=2, num_samples=0, name="tuned").wait()
+    inside = {"run": {"run": "tuned", "prompt": {"retrieval": {"index": "handbook", "k": 1}}}}
+    grid = nbtune.compare([run, inside], task=task, floor=False)
+    assert grid.outputs["passages"].map(lambda found: 0 if found is None else len(found)).tolist() == [0, 1] * len(task.test)
+    assert list(grid.table["kind"]) == ["tuned", "tuned"]
+    assert grid.warnings == []
 
 
 def test_a_column_is_named_by_its_index_and_what_was_said(handbook: Index) -> None:
