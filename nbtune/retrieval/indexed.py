@@ -95,7 +95,7 @@ class Index:
 
         return Table(self.folder)
 
-    @cached_property
+    @property  # not kept: a model that is unloaded shall go
     def _embedder(self) -> Embedder:
         from nbtune.inference.embedding import Embedder
 

@@ -14,6 +14,7 @@ import pytest
 
 import nbtune
 from nbtune.errors import DataError, ModelError, NbtuneError, SpecError
+from nbtune.inference import embedding
 from nbtune.inference.embedding import Embedder
 from nbtune.locks import take
 from nbtune.retrieval.storing import Table
@@ -22,10 +23,10 @@ from tests.tiny import tiny_encoder
 
 
 @pytest.fixture
-def embedded(encoder: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every text that is asked to be embedded; what other tests embedded is forgotten."""
     texts: list[str] = []
-    Embedder.of(encoder)._kept.clear()
+    embedding._kept.clear()
     embed = Embedder.embed
 
     def counted(self: Embedder, some: Sequence[str], **options: Any) -> Any:
