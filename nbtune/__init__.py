@@ -22,6 +22,7 @@ from nbtune.estimate import estimate
 from nbtune.instructions import instructions
 from nbtune.launch.waiting import Queue, queue
 from nbtune.overview import methods_on
+from nbtune.retrieval import Index, index, indexes
 from nbtune.run import Run, runs
 from nbtune.run import open_run as open  # noqa: A004  the fixed interface: nbtune.open
 from nbtune.start import finetune
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Comparison",
+    "Index",
     "NbtuneError",
     "Queue",
     "Run",
@@ -43,6 +45,8 @@ __all__ = [
     "doctor",
     "estimate",
     "finetune",
+    "index",
+    "indexes",
     "instructions",
     "methods_on",
     "models",

@@ -16,7 +16,7 @@ import nbtune_magics
 import nbtune_widgets
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "pandas", "pyarrow", "sklearn", "scipy", "plotly", "datasets"}
+HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "pandas", "pyarrow", "sklearn", "scipy", "plotly", "datasets", "lancedb", "bs4"}
 FRONT = {"IPython", "ipywidgets", "anywidget", "plotly", "nbtune_magics", "nbtune_widgets"}
 MODULES = sorted(
     name
@@ -80,6 +80,8 @@ def test_every_view_that_is_registered_can_be_loaded():
         "comparison_mimebundle",
         "task_mimebundle",
         "doctor_mimebundle",
+        "index_mimebundle",
+        "passages_mimebundle",
     }
     for point in points:
         assert callable(point.load())

@@ -94,7 +94,7 @@ def tiny(family: str, folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_encoder(family: str, folder: Path, *, seed: int = 0) -> Path:
+def tiny_encoder(family: str, folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     """The same for an encoder, whose tokenizer puts [CLS] and [SEP] round a text."""
     import torch
     from tokenizers import processors
@@ -109,7 +109,7 @@ def tiny_encoder(family: str, folder: Path, *, seed: int = 0) -> Path:
         tokenizer_object=tokenizer, pad_token=marks[0], cls_token=marks[1], sep_token=marks[2], mask_token=marks[3], model_max_length=128
     )
     ends = {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": None, "eos_token_id": None}
-    config = AutoConfig.for_model(family, vocab_size=len(fast), **{**ends, **ENCODERS[family]})
+    config = AutoConfig.for_model(family, vocab_size=len(fast), **{**ends, **ENCODERS[family], **changes})
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     AutoModel.from_config(config).save_pretrained(folder)

@@ -33,6 +33,8 @@ def _problems(entry: Any, variables: Mapping[str, Any]) -> list[Problem]:
         name, options = approaches.wanted(entry)
         if name == "run":
             _find(options)
+        if name == "retrieval":
+            _find_index(options)
         if name == "function" and not callable(options.function):
             known = functions_in(variables)
             hint = did_you_mean(str(options.function), known) if known else "define it in a cell before: def NAME(prompt): return ..."
@@ -50,6 +52,12 @@ def _find(options: Any) -> None:
     from nbtune.approaches.tuned import run_named
 
     run_named(options)
+
+
+def _find_index(options: Any) -> None:
+    from nbtune.approaches.retrieval import index_named
+
+    index_named(options)
 
 
 def _with_objects(entry: Any, variables: Mapping[str, Any]) -> Any:

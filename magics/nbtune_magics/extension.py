@@ -11,6 +11,7 @@ from nbtune_magics.compare import COMPARE
 from nbtune_magics.completion import Completion
 from nbtune_magics.doctor import DOCTOR
 from nbtune_magics.finetune import FINETUNE
+from nbtune_magics.index import INDEX
 from nbtune_magics.instructions import INSTRUCTIONS
 from nbtune_magics.magic import Magic, Registered
 from nbtune_magics.methods import METHODS
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAGICS", "load", "unload"]
 
-MAGICS: tuple[Magic, ...] = (TASK, INSTRUCTIONS, DOCTOR, METHODS, FINETUNE, PROMPT, COMPARE, TUNE, STRENGTH, COMBINE, RUNS)
+MAGICS: tuple[Magic, ...] = (TASK, INSTRUCTIONS, DOCTOR, METHODS, FINETUNE, INDEX, PROMPT, COMPARE, TUNE, STRENGTH, COMBINE, RUNS)
 
 _loaded: dict[int, _Loaded] = {}
 

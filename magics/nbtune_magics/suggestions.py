@@ -13,7 +13,7 @@ from nbtune_magics.project import state
 if TYPE_CHECKING:
     from nbtune.spec import Option, Spec
 
-__all__ = ["approach_names", "approach_spec", "describe_approach", "run_names", "values_of"]
+__all__ = ["approach_names", "approach_spec", "describe_approach", "index_names", "run_names", "values_of"]
 
 _DATA_FILES: Final = (".csv", ".jsonl", ".json", ".parquet")
 _FILES_LIMIT: Final = 200
@@ -29,6 +29,8 @@ def values_of(option: Option, typed: str, variables: Mapping[str, Any]) -> list[
         return list(reversed(state.tasks))
     if option.name == "run":
         return list(run_names())
+    if option.name == "index":
+        return list(index_names())
     if option.name == "function":
         return functions_in(variables)
     if option.name == "model":
@@ -73,6 +75,13 @@ def run_names() -> Iterable[str]:
     import nbtune
 
     return dict.fromkeys(run.name for run in reversed(nbtune.runs()))
+
+
+def index_names() -> Iterable[str]:
+    """The names of the indexes there are."""
+    from nbtune.retrieval.indexed import index_names as names
+
+    return names()
 
 
 def _variables(variables: Mapping[str, Any], fits: Any) -> list[str]:

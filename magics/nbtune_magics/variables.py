@@ -53,4 +53,5 @@ _RESOLVERS: Final[dict[str, Callable[[Any, Mapping[str, Any]], Any]]] = {
     "inputs": _data,
     "metric": _metric,
     "model": _model,
+    "texts": _data,
 }

@@ -20,11 +20,12 @@ _FILES: Final = {
     "few-shot": "few_shot",
     "run": "tuned",
     "ensemble": "ensemble",
+    "retrieval": "retrieval",
     "function": "function",
     "floor": "floor",
 }
 _APPROACHES: Final = Registry["Kind"]("approach", "nbtune.approaches", _FILES, "KIND")
-_SHORT: Final = {"run": "run", "function": "function", "floor": "by", "ensemble": "of"}
+_SHORT: Final = {"run": "run", "function": "function", "floor": "by", "ensemble": "of", "retrieval": "index"}
 """The option that may stand alone in the place of all: `run: NAME`."""
 
 

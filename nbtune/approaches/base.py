@@ -17,6 +17,7 @@ from nbtune.models.families import answering, context_of
 from nbtune.training.evaluation import best_label, decoding_for
 
 if TYPE_CHECKING:
+    from nbtune.retrieval import Passage
     from nbtune.spec import DecodingSpec, Spec
     from nbtune.task import Task
 
@@ -94,6 +95,7 @@ class Answers:
 
     `label_scores` [rows][labels] are what labels were told apart by, where they were: the higher the likelier, in nats. Where it was asked
     several times, `repeats` are all outputs [times][rows], of which `outputs` are the first. `notes` say what turned out only then.
+    `passages` [rows][found] are what was looked up and stood before each row.
     """
 
     outputs: tuple[str, ...]
@@ -102,6 +104,11 @@ class Answers:
     label_scores: tuple[tuple[float, ...], ...] | None = None
     repeats: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
+    passages: tuple[tuple[Passage, ...], ...] | None = None
+
+    def cited(self, row: int) -> list[dict[str, Any]] | None:
+        """The passages before a row as records, the best first; None where nothing was looked up."""
+        return None if self.passages is None else [asdict(item) for item in self.passages[row]]
 
 
 def silent(done: int, total: int) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nbtune.inference.embedding import Embedder
     from nbtune.task import Example, Task
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "alike", "own"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Pool:
         embedder = Embedder.of(model, device=device)
         items = tuple(sorted(task.train, key=lambda item: item.key))
         prompts = [str(item.prompt) for item in items]
-        around = _alike(prompts)
-        return cls(items, embedder.embed([_own(prompt, around) for prompt in prompts]), embedder, around)
+        around = alike(prompts)
+        return cls(items, embedder.embed([own(prompt, around) for prompt in prompts]), embedder, around)
 
     def refuse_too_many(self, k: int) -> None:
         """Refuses more neighbours than there are rows.
@@ -60,7 +60,7 @@ class Pool:
         """
         import numpy as np
 
-        near = self.embedder.embed([_own(str(prompt), self.around) for prompt in prompts]) @ self.vectors.T
+        near = self.embedder.embed([own(str(prompt), self.around) for prompt in prompts]) @ self.vectors.T
         order = np.argsort(-near, axis=1, kind="stable")
         return [
             [self.items[place] for place in row if self.items[place].prompt != prompt][:k]
@@ -68,7 +68,7 @@ class Pool:
         ]
 
 
-def _alike(texts: Sequence[str]) -> tuple[int, int]:
+def alike(texts: Sequence[str]) -> tuple[int, int]:
     """With how many characters all of different texts begin, and with how many of the rest they end."""
     shortest, longest = min(texts), max(texts)
     if shortest == longest:
@@ -83,7 +83,7 @@ def _shared(one: str, other: str) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
-def _own(text: str, around: tuple[int, int]) -> str:
+def own(text: str, around: tuple[int, int]) -> str:
     """What a text says of itself; all of it, where that would be nothing."""
     begin, end = around
     return text[begin : len(text) - end].strip() or text

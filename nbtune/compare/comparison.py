@@ -58,7 +58,11 @@ class Comparison:
 
     @property
     def outputs(self) -> pd.DataFrame:
-        """A row for each (test row, approach): row, approach, prompt, output, expected, correct, score, log_probabilities (by label)."""
+        """A row for each (test row, approach).
+
+        Columns: row, approach, prompt, output, expected, correct, score, log_probabilities (by label), passages (records of text, source,
+        heading, start, end, score of what stood before the prompt, the best first; None where nothing is looked up).
+        """
         import pandas as pd
 
         return pd.DataFrame(list(self.answers))

@@ -251,6 +251,7 @@ def _texts(made: Sequence[Approach], answered: Sequence[Answers], prompts: Seque
             "expected": None,
             "correct": None,
             "score": None,
+            "passages": answers.cited(row),
         }
         for row, prompt in enumerate(prompts)
         for approach, answers in zip(made, answered, strict=True)

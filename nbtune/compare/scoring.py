@@ -93,6 +93,7 @@ def score_columns(task: Task, made: Sequence[Approach], answered: Sequence[Answe
             "correct": bool(metric.rows([column.answers.outputs[row]], [expected[row]])[0]) if metric.binary else None,
             "score": column.values[row],
             "log_probabilities": _by_label(task, column.answers, row),
+            "passages": column.answers.cited(row),
         }
         for row, item in enumerate(task.test)
         for column in columns

@@ -13,7 +13,7 @@ from typing import Any, Final
 from nbtune.data.rows import Row, plain_rows
 from nbtune.errors import DataError, did_you_mean
 
-__all__ = ["SUFFIXES", "find_file", "read_bytes", "read_folder", "text_pieces"]
+__all__ = ["SUFFIXES", "decoded", "find_file", "read_bytes", "read_folder", "text_pieces"]
 
 Parts = dict[str, Any]
 _LISTED: Final = 6
@@ -218,7 +218,12 @@ def text_pieces(text: str) -> list[str]:
     return pieces
 
 
-def _decoded(raw: bytes, name: str) -> str:
+def decoded(raw: bytes, name: str) -> str:
+    """The text of a file called `name`.
+
+    Raises:
+        DataError: it is not UTF-8; says which line.
+    """
     try:
         return _text(raw)
     except DataError as error:
@@ -241,7 +246,7 @@ def read_folder(folder: Path) -> list[Row] | None:
             message = f"{name} cannot be read: {error.strerror or error}"
             raise DataError(message, hint="check its permissions") from None
         if raw.strip():
-            rows += [{"text": piece, "file": name} for piece in text_pieces(_decoded(raw, name))]
+            rows += [{"text": piece, "file": name} for piece in text_pieces(decoded(raw, name))]
     return rows or None
 
 

@@ -9,11 +9,13 @@ from nbtune_widgets.diagnosis import diagnosis_html, diagnosis_text
 from nbtune_widgets.figures import comparison_figure, run_figure
 from nbtune_widgets.markdown import comparison_markdown
 from nbtune_widgets.protocols import ComparisonView, RunView, SteeredRun, TaskView, TokensView
+from nbtune_widgets.retrieved import index_html, index_text, passages_html, passages_text
 from nbtune_widgets.static import run_card_html, run_text
 from nbtune_widgets.task_card import task_html, task_text
 
 if TYPE_CHECKING:
     from nbtune.data.doctor import Diagnosis
+    from nbtune.retrieval import Index, Passages
 
 __all__ = [
     "comparison_figure",
@@ -21,6 +23,8 @@ __all__ = [
     "comparison_mimebundle",
     "comparison_page",
     "doctor_mimebundle",
+    "index_mimebundle",
+    "passages_mimebundle",
     "run_figure",
     "run_mimebundle",
     "show_run",
@@ -53,3 +57,13 @@ def task_mimebundle(task: TaskView, tokens: TokensView | None = None) -> dict[st
 def doctor_mimebundle(diagnosis: Diagnosis) -> dict[str, Any]:
     """What the data doctor found as a cell's result."""
     return {"text/plain": diagnosis_text(diagnosis), "text/html": diagnosis_html(diagnosis)}
+
+
+def index_mimebundle(index: Index) -> dict[str, Any]:
+    """An index as a cell's result."""
+    return {"text/plain": index_text(index), "text/html": index_html(index)}
+
+
+def passages_mimebundle(passages: Passages) -> dict[str, Any]:
+    """What a search has found as a cell's result."""
+    return {"text/plain": passages_text(passages), "text/html": passages_html(passages)}
