@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from nbtune.approaches.base import Asked
+from nbtune.errors import ModelError
 from nbtune.inference.classical import FeaturesEngine
 from nbtune.models.fingerprint import sum_of
 
@@ -146,9 +147,13 @@ def _check_tuned(approach: Asked, prompt: str, setting: Setting, checks: list[st
     learnt = engine.base.state(name)
     checks.append(f"{approach.label}: what it learnt are {len(learnt.tensors)} tensors (sha256 {sum_of(learnt)[:12]})")
     adapter = engine.base.has_adapter(name)
-    off = engine.off() if adapter else _untouched(approach, setting)
-    difference = float((engine.logits(prompt) - off.logits(prompt)).abs().max())
     what = "adapter" if adapter else "trained parts"
+    try:
+        off = engine.off() if adapter else _untouched(approach, setting)
+    except ModelError as error:  # its base was an object of a notebook
+        warnings.append(f"{approach.label}: its {what} cannot be told from its base, which is not to be had: {error.message}")
+        return
+    difference = float((engine.logits(prompt) - off.logits(prompt)).abs().max())
     if difference > 0:
         checks.append(f"{approach.label}: {what} on, logits differ from the base's by up to {difference:.3g}")
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nbtune.approaches import approach_of, get, label_of, wanted
@@ -13,6 +14,8 @@ from nbtune.spec import CompareSpec, DecodingSpec
 
 if TYPE_CHECKING:
     from nbtune.approaches.base import Answers, Approach, Asking, Setting
+    from nbtune.inference import Engine
+    from nbtune.run import Run
     from nbtune.task import Task
 
 __all__ = ["compare"]
@@ -220,25 +223,33 @@ def _settings(entries: Sequence[Any], model: Any, dtype: str | None, device: str
     if model is not None:
         return [Setting(source_of(model), dtype, None, device)]
     found: dict[tuple[str, ...], Setting] = {}
-    for said in _specs_of_runs(entries):
+    for run in _runs_in(entries):
+        said = run.spec
         if said.get("objective", "sft") in WRITES:
             setting = Setting(said["model"], dtype or said["dtype"], said["quantization"], device or said["device"])
             where = device_of(setting.device)
             key = (str(setting.model), str(dtype_of(setting.dtype, where)), str(setting.quantization), str(where))
-            found.setdefault(key, setting)
+            if key not in found:
+                found[key] = replace(setting, tuned=_off(run)) if said.get("bound") else setting
     return list(found.values()) or [Setting(DEFAULT_DECODER, dtype, None, device)]
 
 
-def _specs_of_runs(entries: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """What was asked for of each run named, in ensembles too."""
+def _off(run: Run) -> Engine | None:
+    """The object that a run was trained on, its adapter off; None where the run has written into a copy of it."""
+    engine = run.wait().engine()
+    return engine.off() if engine.base.has_adapter(run.id) else None
+
+
+def _runs_in(entries: Sequence[Any]) -> Iterator[Run]:
+    """The runs named, in ensembles too."""
     from nbtune.approaches.tuned import run_named
 
     for entry in entries:
         name, options = wanted(entry)
         if name == "run":
-            yield run_named(options).spec
+            yield run_named(options)
         elif name == "ensemble" and isinstance(options.of, list | tuple):
-            yield from _specs_of_runs(options.of)
+            yield from _runs_in(options.of)
 
 
 def _texts(made: Sequence[Approach], answered: Sequence[Answers], prompts: Sequence[str]) -> tuple[dict[str, Any], ...]:

@@ -28,7 +28,7 @@ def variant_engine(folder: RunFolder, task: Task, *, step: int | None, strength:
 
     Raises:
         SpecError: a strength out of range.
-        RunError: there is no such checkpoint, or what was trained has no strength.
+        RunError: there is no such checkpoint, what was trained has no strength, or its model was an object.
     """
     from nbtune.inference import engine_for
     from nbtune.methods import attach, finish, first_ids, is_estimator
@@ -42,6 +42,9 @@ def variant_engine(folder: RunFolder, task: Task, *, step: int | None, strength:
     if is_estimator(method):
         message = f"run {folder.name} is a classifier over frozen states: it has no other strength and no steps"
         raise RunError(message, hint="name a run of a method that trains, such as lora")
+    if folder.spec.get("bound"):
+        message = f"run {folder.name} was trained on an object of a notebook, of which there is no other copy"
+        raise RunError(message, hint="train it on a model that has a name or a folder")
     checkpoint = last_checkpoint(folder) if step is None else checkpoint_of(folder, step)
     source, held = source_of_run(folder)
     base = own_base(source, **held) if method.writes_base else shared_base(source, kind=method.kind, **held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,21 @@ def test_two_runs_of_one_name_are_told_apart(folder: Path) -> None:
     assert list(grid.table["approach"]) == ["run: tuned", "run: tuned (2)"]
     for run, name in zip(runs, grid.table["approach"], strict=True):
         assert scores_of(grid, name) == scored(run.engine(), task)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_of_a_model_that_is_an_object_of_the_notebook_a_run_can_be_compared_all_the_same(folder: Path, method: str) -> None:
+    held, task = nbtune.models.load(str(folder), dtype="float32"), ticket_task(30)
+    mine = replace(held, name="mine")
+    run = nbtune.finetune(method, task=task, model=mine, max_steps=2, num_samples=0, learning_rate=1e-2, name="tuned").wait()
+    if method == "lora":
+        grid = nbtune.compare(["zero-shot", run], task=task, floor=False)
+        assert grid.warnings == []
+        plain = nbtune.compare(["zero-shot"], task=task, model=folder, dtype="float32", floor=False)
+        assert scores_of(grid, "zero-shot") == [pytest.approx(row, abs=1e-4) for row in scores_of(plain, "zero-shot")]
+    else:
+        (warning,) = nbtune.compare([run], task=task, floor=False).warnings
+        assert "its trained parts cannot be told from its base" in warning
+        assert nbtune.compare(["zero-shot", run], task=task, model=mine, floor=False).warnings == []
+    with pytest.raises(RunError, match="an object of a notebook"):
+        run.engine(strength=0.5)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 import nbtune
 from nbtune.approaches.few_shot import FewShotSpec, choose
@@ -168,3 +169,31 @@ def test_scoring_and_decoding_are_checked_like_everything_that_is_said(folder: P
         nbtune.compare(["zero-shot"], task=ticket_task(30), model=folder, scoring="median")
     with pytest.raises(SpecError, match="unknown decoding key 'max_tokens'"):
         nbtune.compare(["zero-shot"], task=ticket_task(30), model=folder, decoding={"max_tokens": 3})
+
+
+def test_p_values_are_adjusted_over_all_pairs_and_each_column_shows_that_against_the_best_other(folder: Path) -> None:
+    entries = ["zero-shot", {"few-shot": {"k": 2}}, {"few-shot": {"k": 4}}, lambda prompt: "billing" if "refund" in prompt else "technical"]
+    grid = nbtune.compare(entries, task=ticket_task(200), model=folder)
+    assert len(grid.pairs) == 15, "six columns, floors included"
+    holm = multipletests([pair["p_value"] for pair in grid.pairs], method="holm")[1]
+    assert [pair["p_adjusted"] for pair in grid.pairs] == pytest.approx(list(holm))
+    best = grid.table.sort_values("accuracy", kind="stable", ascending=False)["approach"]
+    for row in grid.table.to_dict("records"):
+        assert row["versus"] in set(best)
+        assert row["versus"] != row["approach"]
+        (pair,) = [pair for pair in grid.pairs if {pair["a"], pair["b"]} == {row["approach"], row["versus"]}]
+        assert (row["p_value"], row["p_adjusted"]) == (pair["p_value"], pair["p_adjusted"])
+        turned = 1 if pair["a"] == row["approach"] else -1
+        assert row["difference"] == pytest.approx(turned * pair["difference"])
+        assert row["difference_low"] <= row["difference"] <= row["difference_high"]
+
+
+def test_what_follows_is_said_in_the_grid_and_kept_with_it(folder: Path, tmp_path: Path) -> None:
+    task = ticket_task(30)
+    run = nbtune.finetune("lora", task=task, model=folder, max_steps=2, name="short").wait()
+    grid = nbtune.compare(["zero-shot", {"few-shot": {"k": 4}}, run], task=task)
+    assert any("floor: tf-idf" in sentence for sentence in grid.verdict)
+    assert any("test rows are few" in note for note in grid.notes)
+    assert list(grid.table["break_even_rows"].isna())[:2] + list(grid.table["break_even_rows"].isna())[3:] == [True] * 4
+    again = nbtune.Comparison.open(grid.save(tmp_path / "grid.json"))
+    assert (again.verdict, again.pairs) == (grid.verdict, grid.pairs)
