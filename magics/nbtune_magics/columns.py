@@ -44,6 +44,8 @@ def _with_objects(entry: Any, variables: Mapping[str, Any]) -> Any:
         return {name: _run_of(said, variables) or said}
     if name == "function" and isinstance(said, str):
         return {name: _function_of(said, variables) or said}
+    if name.replace("_", "-") == "prompt-search" and isinstance(said, Mapping) and isinstance(said.get("proposer"), str):
+        return {name: {**said, "proposer": _proposer_of(said["proposer"], variables)}}
     if name == "ensemble" and isinstance(said, Mapping):
         return {name: {key: _with_objects({name: value}, variables)[name] if key == "of" else value for key, value in said.items()}}
     if name == "ensemble" and isinstance(said, list):
@@ -56,6 +58,12 @@ def _run_of(name: str, variables: Mapping[str, Any]) -> Any:
 
     thing = variables.get(name.replace("-", "_"))
     return thing if isinstance(thing, Run) else None
+
+
+def _proposer_of(name: str, variables: Mapping[str, Any]) -> Any:
+    """A function, or a model that is bound; else the name, which is a model's."""
+    thing = variables.get(name)
+    return thing if hasattr(thing, "tokenizer") else _function_of(name, variables) or name
 
 
 def _function_of(name: str, variables: Mapping[str, Any]) -> Any:

@@ -28,7 +28,7 @@ def values_of(option: Option, typed: str, variables: Mapping[str, Any]) -> list[
         return list(reversed(state.tasks))
     if option.name == "run":
         return list(run_names())
-    if option.name == "model":
+    if option.name in ("model", "proposer"):
         from nbtune.models import CATALOGUE
 
         return [*CATALOGUE, *_variables(variables, lambda thing: hasattr(thing, "forward"))]

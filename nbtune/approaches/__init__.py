@@ -18,13 +18,14 @@ __all__ = ["approach_of", "get", "label_of", "names", "prompt", "wanted"]
 _FILES: Final = {
     "zero-shot": "zero_shot",
     "few-shot": "few_shot",
+    "prompt-search": "prompt_search",
     "run": "tuned",
     "ensemble": "ensemble",
     "function": "function",
     "floor": "floor",
 }
 _APPROACHES: Final = Registry["Kind"]("approach", "nbtune.approaches", _FILES, "KIND")
-_SHORT: Final = {"run": "run", "function": "function", "floor": "by", "ensemble": "of"}
+_SHORT: Final = {"run": "run", "function": "function", "floor": "by", "ensemble": "of", "prompt-search": "templates"}
 """The option that may stand alone in the place of all: `run: NAME`."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nbtune.approaches import approach_of, get, label_of, wanted
@@ -63,14 +64,14 @@ def compare(
     spec = CompareSpec.build(said)
     entries = _distinct(approaches)
     entries += _floors(entries) if spec.floor and inputs is None and task.kind == "classification" else []
-    setting = _setting(entries, model, dtype, device)
+    setting = replace(_setting(entries, model, dtype, device), scoring=spec.scoring, decoding=spec.decoding, report=report)
     made = []
     for entry in entries:
         report(f"preparing {label_of(*wanted(entry))}")
         made.append(approach_of(entry, task, setting))
     engine = next((approach.engine for approach in made if approach.engine is not None), None)
     asking = Asking.of(task, engine, spec.scoring, spec.decoding)
-    prompts = [item.prompt for item in task.test] if inputs is None else task.prompts(inputs)
+    prompts = [item.question for item in task.test] if inputs is None else task.prompts(inputs)
     made, answered, failed = _answers(made, prompts, asking, report)
     report("checking the columns")
     checks, warnings = check_columns(task, made, answered, asking, prompts, setting)

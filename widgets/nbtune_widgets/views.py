@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 from nbtune_widgets.comparison import comparison_html, comparison_text
 from nbtune_widgets.diagnosis import diagnosis_html, diagnosis_text
 from nbtune_widgets.figures import run_figure
-from nbtune_widgets.protocols import ComparisonView, RunView, SteeredRun, TaskView, TokensView
+from nbtune_widgets.protocols import ComparisonView, RunView, SearchView, SteeredRun, TaskView, TokensView
+from nbtune_widgets.search import search_html, search_text
 from nbtune_widgets.static import run_card_html, run_text
 from nbtune_widgets.task_card import task_html, task_text
 
 if TYPE_CHECKING:
     from nbtune.data.doctor import Diagnosis
 
-__all__ = ["comparison_mimebundle", "doctor_mimebundle", "run_figure", "run_mimebundle", "show_run", "task_mimebundle"]
+__all__ = ["comparison_mimebundle", "doctor_mimebundle", "run_figure", "run_mimebundle", "search_mimebundle", "show_run", "task_mimebundle"]
 
 
 def show_run(run: SteeredRun) -> None:
@@ -32,6 +33,11 @@ def run_mimebundle(run: RunView) -> dict[str, Any]:
 def comparison_mimebundle(comparison: ComparisonView) -> dict[str, Any]:
     """The comparison as a cell's result."""
     return {"text/plain": comparison_text(comparison), "text/html": comparison_html(comparison)}
+
+
+def search_mimebundle(search: SearchView) -> dict[str, Any]:
+    """What a prompt search found as a cell's result."""
+    return {"text/plain": search_text([search]), "text/html": search_html([search])}
 
 
 def task_mimebundle(task: TaskView, tokens: TokensView | None = None) -> dict[str, Any]:
