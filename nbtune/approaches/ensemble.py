@@ -72,8 +72,8 @@ class _Together(Approach):
             if each.label_scores is None:
                 message = f"{self.label}: {member.label} gives answers without probabilities, of which there is no mean"
                 raise ComparisonError(message, hint="use by: vote, or members whose labels are scored")
-        each = log_softmax(np.asarray([one.label_scores for one in found], dtype=float), axis=2)
-        mean = logsumexp(each, axis=0) - np.log(len(found))
+        known = log_softmax(np.asarray([one.label_scores for one in found], dtype=float), axis=2)  # [members, rows, labels]
+        mean = logsumexp(known, axis=0) - np.log(len(found))
         scores = tuple(tuple(map(float, row)) for row in mean)
         return [self.task.labels[best_label(row)] for row in scores], scores
 

@@ -43,7 +43,7 @@ class FewShotSpec(CalibrateSpec):
     )
     select: Literal["random", "balanced", "similar", "diverse", "fixed"] = option(
         "random",
-        "from the training rows: at random; evenly over the labels; the nearest to each prompt; as far from each other as can be; those of rows",
+        "at random; evenly over the labels; the nearest to each prompt; as far from each other as can be; those of rows",
     )
     rows: tuple[int, ...] | None = option(None, "select fixed: numbers of training rows, the last stands next to the prompt")
     order: Literal["auto", "random", "nearest-last", "nearest-first"] = option(

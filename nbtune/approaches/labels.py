@@ -1,4 +1,4 @@
-"""Labels told apart by the log-probability of their tokens: per label, per token or per byte, and put right by what a model always prefers."""
+"""Labels told apart by the log-probability of their tokens: in all, by token or by byte, less what a model always prefers."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Self
 
 from nbtune.errors import SpecError
@@ -73,9 +73,14 @@ def _alike(texts: Sequence[str]) -> tuple[int, int]:
     shortest, longest = min(texts), max(texts)
     if shortest == longest:
         return 0, 0
-    begin = len(commonprefix([shortest, longest]))
+    begin = _shared(shortest, longest)
     turned = [text[begin:][::-1] for text in texts]
-    return begin, len(commonprefix([min(turned), max(turned)]))
+    return begin, _shared(min(turned), max(turned))
+
+
+def _shared(one: str, other: str) -> int:
+    """With how many characters both begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _own(text: str, around: tuple[int, int]) -> str:

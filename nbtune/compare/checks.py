@@ -21,7 +21,7 @@ _NEAR: Final = 0.25
 
 
 def check_columns(
-    task: Task, approaches: Sequence[Approach], answered: Sequence[Answers], asking: Asking, prompts: Sequence[str], setting: Setting
+    task: Task, approaches: Sequence[Approach], answered: Sequence[Answers], *, asking: Asking, prompts: Sequence[str], setting: Setting
 ) -> tuple[list[str], list[str]]:
     """(checks that held, warnings) of a grid's columns."""
     template = _digest([str(task.spec.prompt), str(task.spec.completion), str(task.spec.text_pair), str(task.system)])
@@ -33,7 +33,7 @@ def check_columns(
     for approach, answers in zip(approaches, answered, strict=True):
         warnings += approach.notes
         if prompts and approach.engine is not None:
-            _check_order(approach, answers, asking, prompts, checks, warnings)
+            _check_order(approach, answers, asking, prompts, checks=checks, warnings=warnings)
         if prompts and isinstance(approach, Asked) and not approach.own_template and str(prompts[0]) not in str(approach.wrap(prompts[0])):
             warnings.append(f"{approach.label}: it does not ask with the template of the others")
         if prompts and isinstance(approach, Asked) and approach.run_id is not None:
@@ -63,7 +63,7 @@ def _leaks(task: Task, approaches: Sequence[Approach], prompts: Sequence[str], c
 
 
 def _check_order(
-    approach: Approach, answers: Answers, asking: Asking, prompts: Sequence[str], checks: list[str], warnings: list[str]
+    approach: Approach, answers: Answers, asking: Asking, prompts: Sequence[str], *, checks: list[str], warnings: list[str]
 ) -> None:
     """Some rows asked again, each alone: answers that have got into another order are another row's."""
     places = sorted({0, len(prompts) // 2, len(prompts) - 1})

@@ -74,7 +74,7 @@ def compare(
     prompts = [item.question for item in task.test] if inputs is None else task.prompts(inputs)
     made, answered, failed = _answers(made, prompts, asking, report)
     report("checking the columns")
-    checks, warnings = check_columns(task, made, answered, asking, prompts, setting)
+    checks, warnings = check_columns(task, made, answered, asking=asking, prompts=prompts, setting=setting)
     warnings = [*failed, *warnings]
     notes = [note for answers in answered for note in answers.notes]
     if engine is not None:
@@ -101,7 +101,9 @@ def _answers(
     Raises:
         NbtuneError: what kept the first, where none has answered.
     """
-    there, answered, failed = list[Approach](), list[Answers](), list[NbtuneError]()
+    there: list[Approach] = []
+    answered: list[Answers] = []
+    failed: list[NbtuneError] = []
     for approach in made:
         try:
             answered.append(_answer(approach, prompts, asking, report))

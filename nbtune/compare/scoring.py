@@ -67,20 +67,19 @@ def score_columns(task: Task, made: Sequence[Approach], answered: Sequence[Answe
     metric = task.metric
     columns = [_Column.of(metric, approach, answers, expected) for approach, answers in zip(made, answered, strict=True)]
     pairs = _pairs(columns, binary=metric.binary)
-    rows = []
-    for column in columns:
-        rows.append(
-            {
-                "approach": column.approach.label,
-                metric.name: column.score,
-                "ci_low": column.low,
-                "ci_high": column.high,
-                "spread": column.spread,
-                **_against_best_other(column, columns, pairs, metric.sign),
-                **column.approach.costs(column.answers),
-                "kind": column.approach.kind,
-            }
-        )
+    rows = tuple(
+        {
+            "approach": column.approach.label,
+            metric.name: column.score,
+            "ci_low": column.low,
+            "ci_high": column.high,
+            "spread": column.spread,
+            **_against_best_other(column, columns, pairs, metric.sign),
+            **column.approach.costs(column.answers),
+            "kind": column.approach.kind,
+        }
+        for column in columns
+    )
     outputs = tuple(
         {
             "row": row,
@@ -95,7 +94,7 @@ def score_columns(task: Task, made: Sequence[Approach], answered: Sequence[Answe
         for row, item in enumerate(task.test)
         for column in columns
     )
-    return Scored(tuple(rows), outputs, pairs)
+    return Scored(rows, outputs, pairs)
 
 
 def _by_label(task: Task, answers: Answers, row: int) -> dict[str, float] | None:
@@ -104,7 +103,7 @@ def _by_label(task: Task, answers: Answers, row: int) -> dict[str, float] | None
 
 def _pairs(columns: Sequence[_Column], *, binary: bool) -> Records:
     """Each two columns: the difference of their rows' scores with its interval, its p-value, and that adjusted over all pairs."""
-    found = []
+    found: list[dict[str, Any]] = []
     for a, b in combinations(columns, 2):
         gap = paired_difference(a.values, b.values)
         p_value = paired_p_value(a.values, b.values, binary=binary and a.spread is None and b.spread is None)

@@ -39,10 +39,8 @@ def few_rows(rows: Sequence[Row], pairs: Sequence[Row], metric: Metric) -> list[
     grid = _Grid(rows, pairs, metric)
     first, second = grid.ranked[:2]
     least = grid.pair(first, second)["detectable"]
-    return [
-        f"{count} test rows are few: a difference between {first['approach']} and {second['approach']} would have to be about {least:.2g} "
-        "to be found four times in five"
-    ]
+    between = f"a difference between {first['approach']} and {second['approach']}"
+    return [f"{count} test rows are few: {between} would have to be about {least:.2g} to be found four times in five"]
 
 
 def break_even(prompted: Row, tuned: Row) -> int | None:
@@ -92,7 +90,8 @@ class _Grid:
             return f"Nothing here is shown to beat {floor['approach']}: {best['approach']} has {self._figures(best, floor)}."
         behind = [row["approach"] for row in others if row not in beats]
         rest = f" Not shown to: {', '.join(behind)}." if behind else ""
-        return f"{beats[0]['approach']} beats {floor['approach']}, the best that needs no language model ({self._figures(beats[0], floor)}).{rest}"
+        figures = self._figures(beats[0], floor)
+        return f"{beats[0]['approach']} beats {floor['approach']}, the best that needs no language model ({figures}).{rest}"
 
     def tuned_or_prompted(self) -> str:
         """Whether to fine-tune."""
@@ -106,7 +105,8 @@ class _Grid:
             return f"Prompting is enough here: {prompted['approach']} is better than what was tuned, {tuned['approach']} ({figures})."
         found = self.pair(tuned, prompted)
         if found["high"] <= MARGIN:
-            return f"Prompting is enough here: {tuned['approach']} is at most {max(0.0, found['high']):.3f} above {prompted['approach']} ({figures})."
+            above = f"at most {max(0.0, found['high']):.3f} above {prompted['approach']}"
+            return f"Prompting is enough here: {tuned['approach']} is {above} ({figures})."
         return (
             f"Cannot say whether fine-tuning is better than prompting: {tuned['approach']} and {prompted['approach']} are within noise "
             f"({figures}); so many rows tell differences from about {found['detectable']:.2g}, more test rows would tell smaller ones."
@@ -135,9 +135,10 @@ class _Grid:
         count = break_even(shots, tuned)
         if count is None:
             return f"{tuned['approach']} answers no faster here than {shots['approach']}: its training is not paid for by shorter prompts."
+        each = f"{shots['seconds'] / shots['rows']:.3f} and {tuned['seconds'] / tuned['rows']:.3f} s an answer"
         return (
-            f"By its shorter prompts {tuned['approach']} has paid for its {tuned['train_seconds']:,.0f} s of training after about {count:,} answers, "
-            f"against {shots['approach']} ({shots['seconds'] / shots['rows']:.3f} and {tuned['seconds'] / tuned['rows']:.3f} s an answer)."
+            f"By its shorter prompts {tuned['approach']} has paid for its {tuned['train_seconds']:,.0f} s of training "
+            f"after about {count:,} answers, against {shots['approach']} ({each})."
         )
 
 

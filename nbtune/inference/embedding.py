@@ -94,7 +94,7 @@ class Embedder:
             states: torch.Tensor = model.base_model(**read).last_hidden_state.float()  # type: ignore[operator]
         mask = read["attention_mask"][..., None].float()
         means = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
-        return functional.normalize(means, dim=-1).cpu().numpy()  # type: ignore[no-any-return]
+        return functional.normalize(means, dim=-1).cpu().numpy()
 
 
 _embedders: dict[int, Embedder] = {}

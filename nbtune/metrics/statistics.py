@@ -71,9 +71,16 @@ def repeated_interval(
     means = [math.fsum(column) / len(column) for column in zip(*rows, strict=True)]
     if metric.whole is None:
         return interval(means, binary=False, level=level, seed=seed)
+    import numpy as np
+
     _refuse_none(means)
     each = [metric.whole.resampled(outputs, expected) for outputs in repeats]
-    found = _bootstrap(len(means), lambda numbers: sum(one(numbers) for one in each) / len(each), level, seed)
+
+    def mean(numbers: NDArray[np.intp]) -> NDArray[np.float64]:
+        total: NDArray[np.float64] = np.mean([one(numbers) for one in each], axis=0)
+        return total
+
+    found = _bootstrap(len(means), mean, level, seed)
     return found if found is not None else score_interval(metric, repeats[0], expected, level=level, seed=seed)
 
 
@@ -145,10 +152,17 @@ def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.9
 
 
 def adjusted(p_values: Sequence[float]) -> list[float]:
-    """The p-values of a family by Holm's method: whichever are below 0.05 then, one of them wrong is at most 5 % likely."""
-    from statsmodels.stats.multitest import multipletests
+    """The p-values of a family by Holm's method: whichever are below 0.05 then, one of them wrong is at most 5 % likely.
 
-    return [float(value) for value in multipletests(list(p_values), method="holm")[1]] if p_values else []
+    Of n in rising order the i-th (from 0) becomes max over j <= i of (n - j) p_j, at most 1.
+    """
+    import numpy as np
+
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    found = np.empty_like(values)
+    found[order] = np.minimum(1, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
+    return [float(value) for value in found]
 
 
 def detectable(a: Sequence[float], b: Sequence[float], *, power: float = 0.8, level: float = 0.05) -> float:
