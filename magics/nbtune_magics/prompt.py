@@ -59,7 +59,7 @@ def _run(call: Call) -> Steps[Any]:
     call = call.with_values(options)
     chosen, task = said_of_task(call, PromptSpec, problems=[*problems, *unknown])
     asked, notice = yield from with_progress(_work(chosen, task, found), "asking")
-    searched = [approach for approach in asked.approaches if hasattr(approach, "template")]
+    searched: list[Any] = [approach for approach in asked.approaches if hasattr(approach, "template")]
     from nbtune_widgets.search import search_html, search_text
 
     shown, told = answered_html(asked.answers), answered_text(asked.answers)
@@ -100,9 +100,8 @@ def _work(chosen: Said, task: Task, entries: list[Any]) -> Callable[[Callable[[s
         from nbtune.models import DEFAULT_DECODER
 
         spec = chosen.spec
-        setting = Setting(
-            chosen.given.get("model") or DEFAULT_DECODER, spec.dtype, spec.quantization, spec.device, spec.scoring, report=report
-        )
+        model = chosen.given.get("model") or DEFAULT_DECODER
+        setting = Setting(model, spec.dtype, spec.quantization, spec.device, spec.scoring, report=report)
         made = []
         for entry in entries:
             report(f"preparing {entry if isinstance(entry, str) else next(iter(entry))}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import SpecError
@@ -102,26 +102,28 @@ def prompt(
     dtype: str | None = None,
     quantization: str | None = None,
     device: str | None = None,
+    report: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Approach:
     """A way to put the frozen model to the task, with `.predict(rows)`.
 
     Args:
-        approach: zero-shot or few-shot.
+        approach: zero-shot, few-shot, prompt-search or another, see `names`.
         task: what to answer; few-shot examples come from its training rows.
         model: as in `finetune`.
         dtype: as in `finetune`.
         quantization: as in `finetune`.
         device: as in `finetune`.
+        report: told in a few words what goes on, where it takes its time to be made.
         **options: the approach's, such as k and select.
 
     Raises:
         SpecError: unknown approach, option or value.
         ModelError: the model cannot be loaded.
     """
-    from nbtune.approaches.base import Setting
+    from nbtune.approaches.base import Setting, unheard
 
-    return approach_of({approach: options}, task, Setting(model, dtype, quantization, device))
+    return approach_of({approach: options}, task, Setting(model, dtype, quantization, device, report=report or unheard))
 
 
 def _named_run(entry: str) -> tuple[str, Any] | None:

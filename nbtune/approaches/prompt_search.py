@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
@@ -41,22 +41,26 @@ class PromptSearchSpec(Spec):
 
     templates: Words = option((), "your own variants of the task's prompt, with {{ column }}; the task's own is always among them")
     rounds: int | None = option(
-        None, "rounds in which new variants are written; left out: 3, with templates of your own none", ge=0, le=50, slider=(0, 8)
+        None,
+        "rounds in which variants are written; left out: 3, or with templates of your own and no proposer none",
+        ge=0,
+        le=50,
+        slider=(0, 8),
     )
     proposals: int = option(8, "variants that are written in a round", ge=1, le=100, slider=(1, 16))
     beam: int = option(4, "the best so many of a round go on, and are what new ones are written from", ge=1, le=50, slider=(1, 8))
     proposer: Any = option(None, "who writes variants: a model, or a function from a request to a text; left out: the model that is asked")
     k: int = option(0, "answered training rows before each prompt, the same for all variants", ge=0, le=256, aliases=("num_shots", "shots"))
     level: float = option(0.05, "chance that the best variant is dropped before all rows are asked", gt=0, le=0.5)
-    max_rows: int = option(200, "most rows that variants are scored on", ge=BLOCK, scale="log")
-    max_calls: int | None = option(5000, "most calls: rows asked of the model and variants written; null: no limit", ge=1)
+    max_rows: int = option(128, "most rows that variants are scored on", ge=BLOCK, scale="log")
+    max_calls: int | None = option(2000, "most calls: rows asked of the model and variants written; null: no limit", ge=1)
     max_seconds: float | None = option(None, "ends the search after so many seconds of calls", gt=0)
     seed: int = option(0, "seed of the rows' order, of the examples, and of what a proposer is shown", ge=0, le=SEED_LIMIT)
 
     @property
     def turns(self) -> int:
         """The rounds there are."""
-        return self.rounds if self.rounds is not None else 0 if self.templates else _ROUNDS
+        return self.rounds if self.rounds is not None else 0 if self.templates and self.proposer is None else _ROUNDS
 
 
 @dataclass(frozen=True)
@@ -132,11 +136,11 @@ class _Model:
     asking: Asking
     shots: tuple[Example, ...]
 
-    def ask(self, variant: Variant, rows: Sequence[Example], progress: Callable[[int, int], None]) -> list[Said]:
+    def ask(self, variant: Variant, rows: Sequence[Example]) -> list[Said]:
         """Answers of a variant."""
         wording = _Wording(self.task, variant, self.shots)
         column = Asked("prompt-search", self.task, self.engine, lambda text: text)
-        answers = column.answer([wording.of(row.row) for row in rows], self.asking, progress=progress)
+        answers = column.answer([wording.of(row.row) for row in rows], self.asking)
         each = answers.seconds / max(1, len(rows))
         return [Said(text, tokens, each) for text, tokens in zip(answers.outputs, answers.prompt_tokens, strict=True)]
 
@@ -170,7 +174,7 @@ class PromptSearch:
         said = []
         if options.templates:
             digest = hashlib.sha256("\0".join(options.templates).encode("utf-8", "replace")).hexdigest()[:4]
-            said.append(f"{len(options.templates)} templates {digest}")
+            said.append(f"{len(options.templates)} own ({digest})")
         if options.proposer is not None:
             said.append(f"proposer={_named(options.proposer)}")
         dumped = options.model_dump(exclude={"templates", "proposer"})

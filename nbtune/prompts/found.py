@@ -110,12 +110,13 @@ class Found:
 
     def _winner(self) -> str:
         best, own, name = self.best, next(each for each in self.tried if each.origin == "task"), self.metric.name
+        on = f"{best.rows} of {self.total} rows ({self.rows})"
         if len(self.tried) == 1:
-            return f"Nothing else was tried than the task's own prompt: {name} {own.score:.3f} on {own.rows} of {self.rows}."
+            return f"Nothing else was tried than the task's own prompt: {name} {own.score:.3f} on {on}."
         return (
-            f"Best of {len(self.tried)} templates: {name} {best.score:.3f} (95 % {best.low:.3f} to {best.high:.3f}) on {best.rows} of "
-            f"{self.rows}; the task's own prompt has {own.score:.3f} on {own.rows}. The score that a template is picked by flatters it: "
-            "rows that it was not picked on tell what it is worth."
+            f"Best of {len(self.tried)} templates: {name} {best.score:.3f} (95 % {best.low:.3f} to {best.high:.3f}) on {on}; the task's own "
+            f"prompt has {own.score:.3f} on {own.rows}. The score that a template is picked by flatters it: other rows tell what it is "
+            "worth."
         )
 
     def _spent(self) -> str:

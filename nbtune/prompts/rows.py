@@ -23,7 +23,7 @@ _OTHERS: Final = 256
 
 @dataclass(frozen=True)
 class SearchRows:
-    """`scored`: rows that variants are scored on, in the order they are asked; `others`: training rows that are none of those, no examples."""
+    """`scored`: rows that variants are scored on, in the order they are asked; `others`: training rows that variants are written from."""
 
     scored: tuple[Example, ...]
     others: tuple[Example, ...]

@@ -34,8 +34,8 @@ _LEARNT_FROM: Final = 16
 class AskRows(Protocol):
     """How a variant is asked."""
 
-    def __call__(self, variant: Variant, rows: Sequence[Example], progress: Callable[[int, int], None]) -> list[Said]:
-        """Its answers to rows."""
+    def __call__(self, variant: Variant, rows: Sequence[Example]) -> list[Said]:
+        """Its answers to a few rows, all or none: what has been asked is kept, whoever leaves before the next."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Search:
         self._asked_rows: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
         self._refused: Counter[str] = Counter()
-        self._ended: str = ""
+        self._ended = ""
 
     def run(self, given: Sequence[Variant]) -> Found:
         """The best variant there is, and all that were tried.
@@ -166,7 +166,7 @@ class Search:
         """What was answered before, and the rest asked now; counted once."""
         lacking = [row for row in rows if self._kept.answer(variant.source, row) is None]
         if lacking:
-            for row, said in zip(lacking, self._ask(variant, lacking, self._progress), strict=True):
+            for row, said in zip(lacking, self._ask(variant, lacking), strict=True):
                 self._kept.put_answer(variant.source, row, said)
             self._kept.write()
         found = self._kept.answers(variant.source, rows)
@@ -176,10 +176,6 @@ class Search:
                 self._spent.seen.add(name)
                 self._spent.add(said, scoring=scoring)
         return found
-
-    def _progress(self, _done: int, _total: int) -> None:
-        """Whoever waits may have left."""
-        self._report(f"{self._spent.calls:,} calls so far")
 
     # ---- proposing
 
@@ -220,6 +216,7 @@ class Search:
         rows = [*others[begin : begin + _LEARNT_FROM]]
         if not rows or not self._affords(len(rows)):
             return []
+        self._report(f"round {number} of {self._plan.rounds}, looking for mistakes on {len(rows)} training rows")
         said = self._answers(variant, rows, scoring=False)
         metric = self._task.metric
         scores = metric.rows([each.text for each in said], [row.expected for row in rows])

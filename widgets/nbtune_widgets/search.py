@@ -31,7 +31,8 @@ def search_text(searches: Sequence[SearchView]) -> str:
         lines.append(one_line(search.label, 120))
         for row in records(search.table)[:SHOWN]:
             score, interval, dropped = _figures(search, row)
-            lines.append(f"  {score} ({interval}) on {row['rows']} rows, {dropped}: {one_line(row['template'], 100)!r}")
+            after = "" if dropped == NOTHING else f", dropped after {dropped}"
+            lines.append(f"  {score} ({interval}) on {row['rows']} rows{after}: {one_line(row['template'], 100)!r}")
         lines += [f"  {one_line(text, 600)}" for text in search.told]
         lines += ["  the winner:", *(f"    {line}" for line in shown(search.template, 10_000).splitlines())]
     return "\n".join(lines)
