@@ -114,9 +114,9 @@ class Found:
         if len(self.tried) == 1:
             return f"Nothing else was tried than the task's own prompt: {name} {own.score:.3f} on {on}."
         return (
-            f"Best of {len(self.tried)} templates: {name} {best.score:.3f} (95 % {best.low:.3f} to {best.high:.3f}) on {on}; the task's own "
-            f"prompt has {own.score:.3f} on {own.rows}. The score that a template is picked by flatters it: other rows tell what it is "
-            "worth."
+            f"Best of {len(self.tried)} templates: {name} {best.score:.3f} (95 % {best.low:.3f} to {best.high:.3f}) on {on}; "
+            f"the task's own prompt has {own.score:.3f} on {own.rows}. "
+            "The score that a template is picked by flatters it: other rows tell what it is worth."
         )
 
     def _spent(self) -> str:

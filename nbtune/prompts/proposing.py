@@ -12,7 +12,7 @@ import inspect
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -25,22 +25,31 @@ if TYPE_CHECKING:
     from nbtune.prompts.variants import Frame, Variant
     from nbtune.task import Example, Task
 
-__all__ = ["FunctionProposer", "Mistake", "ModelProposer", "Proposer", "Requests"]
+__all__ = ["FunctionProposer", "Mistake", "ModelProposer", "Proposer", "Request", "Requests"]
 
 _EXAMPLES: Final = 6
 _LONGEST: Final = 600
 """Characters of a row that a request shows."""
 _NEW_TOKENS: Final = 160
 _WAYS: Final = (
-    "Be short and plain.",
-    "Say exactly what the answer must look like.",
-    "Ask it as a question.",
-    "Explain how to tell the possible answers apart.",
-    "Name what in the input decides the answer.",
-    "Speak to an expert in this matter.",
-    "Say what to do when the input is unclear.",
-    "Give the steps that lead from the input to the answer.",
+    ("Be short and plain.", ""),
+    ("Say exactly what the answer must look like.", "Answer with"),
+    ("Ask it as a question.", "Which"),
+    ("Explain how to tell the possible answers apart.", "Read the input carefully and"),
+    ("Name what in the input decides the answer.", "Look for"),
+    ("Speak to an expert in this matter.", "You are an expert who"),
+    ("Say what to do when the input is unclear.", "Your task is to"),
+    ("Give the steps that lead from the input to the answer.", "First,"),
 )
+"""What is asked for, and the words that a model is made to begin with, because small ones begin alike whatever they are asked."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a proposer is asked, and how a model's answer begins."""
+
+    text: str
+    begin: str = ""
 
 
 class Proposer(Protocol):
@@ -54,10 +63,10 @@ class Proposer(Protocol):
     def key(self) -> str:
         """What tells it from another of that name."""
 
-    def fits(self, request: str) -> bool:
+    def fits(self, request: Request) -> bool:
         """Whether it can read so much."""
 
-    def write(self, request: str) -> Said:
+    def write(self, request: Request) -> Said:
         """What it writes.
 
         Raises:
@@ -86,11 +95,11 @@ class FunctionProposer:
         digest = hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()
         return f"{getattr(self.function, '__module__', '')}:{getattr(self.function, '__qualname__', self.name)}:{digest}"
 
-    def fits(self, request: str) -> bool:
+    def fits(self, request: Request) -> bool:
         """It says itself what is too long."""
         return True
 
-    def write(self, request: str) -> Said:
+    def write(self, request: Request) -> Said:
         """What it returns.
 
         Raises:
@@ -98,7 +107,7 @@ class FunctionProposer:
         """
         began = time.perf_counter()
         try:
-            text = self.function(request)
+            text = self.function(request.text)
         except Exception as error:  # it is the user's, and may raise anything
             message = f"prompt-search: the proposer {self.name} raised {type(error).__name__}: {error}"
             raise ComparisonError(message, hint="mend it and run the search again: it goes on where it was") from error
@@ -136,25 +145,39 @@ class ModelProposer:
         base = self.engine.base
         return f"{fingerprint(base)}:{base.dtype}:{base.quantization}"
 
-    def fits(self, request: str) -> bool:
+    def fits(self, request: Request) -> bool:
         """Whether its context holds the request and an answer."""
         from nbtune.models.families import context_of
 
         context = context_of(self.engine.base.config)
         return context is None or self.engine.prompt_tokens([self._asked(request)])[0] + _NEW_TOKENS <= context
 
-    def write(self, request: str) -> Said:
-        """Its greedy answer, up to an empty line."""
+    def write(self, request: Request) -> Said:
+        """Its greedy answer, behind the words that it begins with; without a chat template up to an empty line."""
         from nbtune.inference import Decoding
 
-        asked = self._asked(request)
         began = time.perf_counter()
-        (text,) = self.engine.generate([asked], Decoding(_NEW_TOKENS, () if self.engine.encoder.chat else ("\n\n",)))
+        asked = self._asked(request)
+        engine = self._begun(request)
+        (text,) = engine.generate([asked], Decoding(_NEW_TOKENS, () if engine.encoder.chat else ("\n\n",)))
         seconds = time.perf_counter() - began
-        return Said(text, sum(self.engine.prompt_tokens([asked])), seconds)
+        return Said(f"{request.begin}{text}", sum(engine.prompt_tokens([asked])), seconds)
 
-    def _asked(self, request: str) -> str:
-        return request if self.engine.encoder.chat else f"{request}\n\nInstruction:"
+    def _begun(self, request: Request) -> Engine:
+        """The engine whose answers begin with what the request says."""
+        from nbtune.data.encoding import Encoder
+
+        @dataclass(frozen=True)
+        class Begun(Encoder):
+            def prompt_text(self, prompt: str) -> str:
+                return super().prompt_text(prompt) + request.begin
+
+        return replace(
+            self.engine, encoder=Begun(self.engine.encoder.tokenizer, self.engine.encoder.chat, reading=self.engine.encoder.reading)
+        )
+
+    def _asked(self, request: Request) -> str:
+        return request.text if self.engine.encoder.chat else f"{request.text}\n\nInstruction:{' ' * bool(request.begin)}"
 
 
 @dataclass(frozen=True)
@@ -175,7 +198,7 @@ class Requests:
     others: Sequence[Example]
     seed: int
 
-    def of_round(self, number: int, count: int, parents: Sequence[tuple[Variant, Sequence[Mistake]]]) -> list[str]:
+    def of_round(self, number: int, count: int, parents: Sequence[tuple[Variant, Sequence[Mistake]]]) -> list[Request]:
         """So many requests, about the parents in turn: from mistakes where there are any, else from rows and as another wording by turns.
 
         Raises:
@@ -185,7 +208,7 @@ class Requests:
         for place in range(count):
             draw = random.Random(f"propose:{self.seed}:{number}:{place}")
             parent, mistakes = parents[place % len(parents)]
-            way = _WAYS[(place + number * count) % len(_WAYS)]
+            way, begin = _WAYS[(place + number - 1) % len(_WAYS)]
             if mistakes and place % 3 < 2:  # noqa: PLR2004  two of three
                 some = draw.sample(list(mistakes), min(_EXAMPLES, len(mistakes)))
                 made = partial(self._from_mistakes, parent, some, way)
@@ -193,16 +216,16 @@ class Requests:
                 made = partial(self._from_rows, draw.sample(list(self.others), min(_EXAMPLES, len(self.others))), way)
             else:
                 made = partial(self._reworded, parent, way)
-            found.append(self._fitting(made))
+            found.append(self._fitting(made, begin))
         return found
 
-    def _fitting(self, made: Callable[[int], str]) -> str:
+    def _fitting(self, made: Callable[[int], str], begin: str) -> Request:
         """With as many rows as the proposer can read."""
         text = ""
         for size in range(_EXAMPLES, 0, -1):
             text = made(size)
-            if self.proposer.fits(text):
-                return text
+            if self.proposer.fits(found := Request(text, begin)):
+                return found
         message = f"prompt-search: {self.proposer.name} cannot read what a proposer is asked ({len(text):,} characters)"
         raise ModelError(message, hint="name another proposer: a model with a longer context, or a function")
 

@@ -20,7 +20,7 @@ from nbtune.prompts.variants import Unusable
 
 if TYPE_CHECKING:
     from nbtune.prompts.kept import KeptSearch, Said
-    from nbtune.prompts.proposing import Proposer
+    from nbtune.prompts.proposing import Proposer, Request
     from nbtune.prompts.rows import SearchRows
     from nbtune.prompts.variants import Frame, Variant
     from nbtune.task import Example, Task
@@ -224,12 +224,13 @@ class Search:
         wrong = [place for place in order if scores[place] < 1] if metric.row_sign > 0 else order
         return [Mistake(rows[place], said[place].text) for place in wrong[: max(1, len(rows) // 2)]]
 
-    def _written(self, proposer: Proposer, request: str, place: str) -> str:
+    def _written(self, proposer: Proposer, request: Request, place: str) -> str:
         """What a proposer writes, or wrote before in this place."""
-        said = self._kept.proposal(place, request)
+        told = f"{request.text} {request.begin}"
+        said = self._kept.proposal(place, told)
         if said is None:
             said = proposer.write(request)
-            self._kept.put_proposal(place, request, said)
+            self._kept.put_proposal(place, told, said)
             self._kept.write(now=True)
         self._spent.add(said, scoring=False)
         return said.text
