@@ -334,16 +334,22 @@ class Run:
 
         return strength_curve(self._folder, self.task, strengths, retain=retain, max_rows=max_rows)
 
-    def engine(self) -> Engine:
+    def engine(self, *, step: int | None = None, strength: float = 1.0) -> Engine:
         """The tuned model, as it is asked: from memory, or loaded from the last checkpoint.
 
+        With `step` it is asked as it was at that checkpoint, with `strength` what was trained counts so many times (0: the base).
+
         Raises:
-            RunError: there is nothing trained yet.
+            RunError: there is nothing trained yet, no checkpoint of that step, or what was trained has no strength.
+            SpecError: a strength out of range.
             ModelError: its base cannot be loaded.
         """
         from nbtune.launch.attached import engine_of
+        from nbtune.launch.variants import variant_engine
 
-        return engine_of(self._folder, self.task)
+        if step is None and strength == 1:
+            return engine_of(self._folder, self.task)
+        return variant_engine(self._folder, self.task, step=step, strength=float(strength))
 
     @property
     def model(self) -> LoadedModel:

@@ -11,6 +11,7 @@ from nbtune.options import SEED_LIMIT, Option, Spec, Words, nested, option, unle
 
 __all__ = [
     "SEED_LIMIT",
+    "AskingSpec",
     "CompareSpec",
     "DecodingSpec",
     "FinetuneSpec",
@@ -85,6 +86,16 @@ class DecodingSpec(Spec):
 
     max_new_tokens: int | None = option(None, "most tokens of an answer; left out: the longest training answer and a half", ge=1, le=8192)
     stop: Words | None = option(None, "texts that end an answer; left out: a line break, where no training answer holds one")
+
+
+class AskingSpec(Spec):
+    """How all approaches of a cell are asked."""
+
+    scoring: Literal["sum", "mean", "byte", "generate"] = option(
+        "sum",
+        "classification by the log-probability of each label's tokens: their sum, their mean, or by byte of its text; or by generating",
+    )
+    decoding: Annotated[DecodingSpec, nested(DecodingSpec)] = option(DecodingSpec(), "{max_new_tokens: 20, stop: [...]}")
 
 
 class FinetuneSpec(Spec):
@@ -248,7 +259,7 @@ class FinetuneSpec(Spec):
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
 
-class CompareSpec(Spec):
+class CompareSpec(AskingSpec):
     """`%%compare`: the columns of the grid, and how all of them are asked."""
 
     what: ClassVar[str] = "comparison key"
@@ -258,11 +269,6 @@ class CompareSpec(Spec):
     model: str | None = option(None, "base of the prompting columns; left out: that of the runs named")
     dtype: Literal["float32", "bfloat16", "float16"] | None = option(None, "number format of the base", aliases=("torch_dtype",))
     device: str | None = option(None, "cpu, cuda, cuda:1, mps; left out: the best there is")
-    scoring: Literal["sum", "mean", "byte", "generate"] = option(
-        "sum",
-        "classification by the log-probability of each label's tokens: their sum, their mean, or by byte of its text; or by generating",
-    )
     floor: bool = option(True, "of classes: what has to be beaten beside the rest, the most frequent class and a classifier over words")
-    decoding: Annotated[DecodingSpec, nested(DecodingSpec)] = option(DecodingSpec(), "{max_new_tokens: 20, stop: [...]}")
     inputs: Any = option(None, "texts (or rows) without answers, compared by eye only")
     name: str | None = option(None, "name of the comparison")

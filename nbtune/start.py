@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nbtune.data.retained import GENERAL
 from nbtune.errors import Problem, RunError, SpecError
 from nbtune.events import Control, Evaluation, Note, Queued, Step
+from nbtune.launch.attached import checkpoint_of
 from nbtune.launch.job import Job, steps_done
 from nbtune.launch.live import Live, forget_live
 from nbtune.launch.process import refuse_to_send, start_process
@@ -123,7 +124,7 @@ def resume_run(folder: RunFolder, task: Task, model: Any = None) -> None:
 
 def fork_run(folder: RunFolder, task: Task, step: int | None, name: str | None, changes: dict[str, Any]) -> Run:
     """See `Run.fork`."""
-    checkpoint = _checkpoint_at(folder, step)
+    checkpoint = checkpoint_of(folder, step)
     at = read_state(checkpoint)["step"]
     method, settings = get(folder.spec["method"]), read_state(checkpoint)["settings"]
     before = spec_of(folder).model_copy(update=settings)  # as the parent was at that step
@@ -182,18 +183,6 @@ def _done_later(folder: RunFolder, step: int) -> list[dict[str, Any]]:
 def _said(left_out: Mapping[str, Any]) -> str:
     values = ", ".join(f"{key} {value}" for key, value in left_out["values"].items())
     return f"{values} after step {left_out['step']} is not repeated"
-
-
-def _checkpoint_at(folder: RunFolder, step: int | None) -> Path:
-    found = folder.checkpoints()
-    if step is None and found:
-        return found[-1]
-    chosen = [path for path in found if path.name == f"step-{step or 0:06d}"]
-    if not chosen:
-        there = ", ".join(str(int(path.name.removeprefix("step-"))) for path in found) or "none"
-        message = f"run {folder.name} has no checkpoint of step {step}" if step is not None else f"run {folder.name} has no checkpoint"
-        raise RunError(message, hint=f"there are: {there}; save_steps and save_total_limit keep more, run.checkpoint() makes one")
-    return chosen[0]
 
 
 def _decided_anew(moved: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nbtune import approaches
 from nbtune.errors import Problem
 from nbtune.spec import CompareSpec
 from nbtune_magics.columns import checked
@@ -11,6 +12,7 @@ from nbtune_magics.magic import AS, Call, Magic
 from nbtune_magics.notice import with_progress
 from nbtune_magics.output import bind
 from nbtune_magics.said import no_more_words, said_of_task
+from nbtune_magics.suggestions import approach_spec, describe_approach
 from nbtune_magics.warmup import warmed
 
 if TYPE_CHECKING:
@@ -68,10 +70,14 @@ COMPARE = Magic(
     usage="%%compare --task NAME [--as NAME] [--key value ...]",
     about="Answers the task's test rows by every approach, the same rows asked the same way, and scores them with 95 % intervals "
     "and paired tests.",
-    body="a list of approaches, one `- zero-shot`, `- few-shot: {k: 8}` or `- run: NAME` a line; "
+    body="a list of approaches, one `- zero-shot`, `- few-shot: {k: 8}`, `- run: NAME` or `- FUNCTION` of the notebook a line; "
     "or `approaches:`, `inputs:` and the options",
     run=_run,
     spec=_spec,
     own=(AS,),
+    choice="approaches",
+    describe=describe_approach,
+    parts=approaches.names,
+    part_spec=approach_spec,
     waits=True,
 )

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from nbtune.approaches import short_option
 from nbtune.errors import NbtuneError
+from nbtune_magics.columns import functions_in
 from nbtune_magics.line import split_line
-from nbtune_magics.suggestions import approach_names, approach_spec, run_names, values_of
+from nbtune_magics.suggestions import approach_names, approach_spec, values_of
 
 if TYPE_CHECKING:
     from IPython.core.completer import CompletionContext, SimpleMatcherResult
@@ -26,6 +28,7 @@ _ITEM: Final = re.compile(r"^\s*-\s+(\S*)$")
 _KEY: Final = re.compile(r"^([\w-]*)$")
 _VALUE: Final = re.compile(r"^(?:\s*-\s+)?([\w-]+):\s+(\S*)$")
 _INNER: Final = re.compile(r"^(?:\s*-\s+)?([\w-]+):\s+\{(.*)$")
+_LISTED: Final = re.compile(r"^(?:\s*-\s+)?ensemble:\s+\[(?:.*,\s*)?([^\s,{}:]*)$")
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,10 @@ class Completion:
         lists_approaches = magic.name in ("compare", "prompt")
         if lists_approaches and (inner := _INNER.match(before)):
             return self._inner(inner.group(1), inner.group(2))
+        if lists_approaches and (member := _LISTED.match(before)):
+            return _starting(member.group(1), approach_names())
         if lists_approaches and (item := _ITEM.match(before)):
-            return _starting(item.group(1), approach_names(runs=True))
+            return _starting(item.group(1), [*approach_names(runs=True), *functions_in(self.shell.user_ns)])
         if key := _KEY.match(before):
             used = {text.partition(":")[0].strip() for text in others}
             keys = [f"{item.name}: " for item in dict.fromkeys(table.values()) if item.name not in used]
@@ -120,8 +125,9 @@ class Completion:
             return _starting(key.group(1), [*names, *keys])
         if value := _VALUE.match(before):
             name = value.group(1)
-            if name == "run" and lists_approaches:
-                return _starting(value.group(2), run_names())
+            is_approach = magic.name == "prompt" or before.lstrip().startswith("-")
+            if lists_approaches and is_approach and (short := short_option(name)):
+                return self._inner(name, f"{short}: {value.group(2)}")
             return self._values(table.get(name.replace("-", "_")), value.group(2))
         return Candidates()
 

@@ -18,14 +18,21 @@ _BOUNDS: Final = (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("
 
 
 def help_text(magic: Magic, words: tuple[str, ...]) -> str:
-    """What `magic` is for, how it is called, and its options; `words` may name the method whose options are told."""
-    names = list(magic.names())
+    """What `magic` is for, how it is called, and its options; `words` may name the method or approach whose options are told."""
+    names, parts_of = list(magic.names()), list(magic.parts())
     known = words if words and words[0] in names else ()
     spec = magic.spec(known)
     parts = [magic.usage, "", *textwrap.wrap(magic.about, WIDTH)]
-    if names:
-        width = max(map(len, names)) + 4
-        parts += ["", magic.choice + ":", *(_named(name, magic.describe(name), width) for name in names)]
+    if names or parts_of:
+        shown = parts_of or names
+        width = max(map(len, shown)) + 4
+        parts += ["", magic.choice + ":", *(_named(name, magic.describe(name), width) for name in shown)]
+    inner = magic.part_spec(words[0]) if words and words[0] in parts_of else None
+    if inner is not None:
+        parts += ["", f"{words[0]}: {{option: value, ...}} in the body:"]
+        parts += [line for item in inner.options() for line in _option(item, inner, flags=False)]
+    elif parts_of:
+        parts += ["", f"  %%{magic.name} {parts_of[0]} --help tells what may stand in {parts_of[0]}: {{...}}, and so for each"]
     if magic.body:
         parts += ["", *textwrap.wrap("body: " + magic.body, WIDTH, subsequent_indent="  ")]
     options = [*(spec.options() if spec is not None else ()), *magic.own]
@@ -46,18 +53,20 @@ def _named(name: str, meaning: str, width: int) -> str:
     return f"  {name:<{width - 2}}{meaning}".rstrip()
 
 
-def _option(item: Option, spec: type[Spec] | None) -> list[str]:
-    value = "" if item.kind == "bool" else " " + _shape(item)
-    others = f"  (also --{', --'.join(item.aliases)})" if item.aliases else ""
+def _option(item: Option, spec: type[Spec] | None, *, flags: bool = True) -> list[str]:
+    mark = "--" if flags else ""
+    value = " " + _shape(item) if item.kind != "bool" or not flags else ""
+    others = f"  (also {mark}{f', {mark}'.join(item.aliases)})" if item.aliases else ""
     facts = [item.meaning, *bounds(spec, item.name), _default(item)]
     text = "; ".join(fact for fact in facts if fact)
-    return [f"  {item.flag}{value}{others}", *textwrap.wrap(text, WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)]
+    name = item.flag if flags else f"{item.name}:"
+    return [f"  {name}{value}{others}", *textwrap.wrap(text, WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)]
 
 
 def _shape(item: Option) -> str:
     if item.choices:
         return "|".join(_written(choice) for choice in item.choices)
-    shapes = {"int": "NUMBER", "float": "NUMBER", "text": "TEXT", "words": "WORD or [WORD, ...]"}
+    shapes = {"int": "NUMBER", "float": "NUMBER", "bool": "true|false", "text": "TEXT", "words": "WORD or [WORD, ...]"}
     return shapes.get(item.kind, "VALUE")
 
 

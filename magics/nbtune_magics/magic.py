@@ -81,7 +81,8 @@ class Magic:
     """A `%name` and `%%name`; `run` yields where it waits and returns what the cell returns.
 
     `spec` gives what the line and body may say, by the line's words (a method's name); `names` lists what the first word may be,
-    `choice` says what it chooses, `describe` tells of one in a line; `more_names` lists what the words after it may be.
+    `choice` says what it chooses, `describe` tells of one in a line; `more_names` lists what the words after it may be. `parts` lists
+    what may stand in the body with options of its own, which `part_spec` gives.
     """
 
     name: str
@@ -94,6 +95,8 @@ class Magic:
     more_names: Callable[[], Iterable[str]] = tuple
     choice: str = ""
     describe: Callable[[str], str] = str
+    parts: Callable[[], Iterable[str]] = tuple
+    part_spec: Callable[[str], type[Spec] | None] = lambda _name: None
     body: str = "options, one `key: value` a line"
     waits: bool = False
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nbtune import approaches
 from nbtune.errors import Problem, did_you_mean
-from nbtune.spec import Spec, option
+from nbtune.spec import AskingSpec, option
 from nbtune_magics.answers import Answered, answered_html, answered_text
 from nbtune_magics.columns import checked
 from nbtune_magics.magic import AS, Call, Magic
 from nbtune_magics.notice import with_progress
 from nbtune_magics.output import bind
 from nbtune_magics.said import said_of_task
+from nbtune_magics.suggestions import approach_spec, describe_approach
 from nbtune_magics.warmup import warmed
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["PROMPT", "PromptSpec"]
 
 
-class PromptSpec(Spec):
+class PromptSpec(AskingSpec):
     """What all approaches of a `%%prompt` cell share."""
 
     what: ClassVar[str] = "approach or option"
@@ -37,9 +38,6 @@ class PromptSpec(Spec):
     quantization: Literal["nf4", "fp4", "int8"] | None = option(None, "hold the base in 4 or 8 bits")
     dtype: Literal["float32", "bfloat16", "float16"] | None = option(None, "number format of the base", aliases=("torch_dtype",))
     device: str | None = option(None, "cpu, cuda, cuda:1, mps; left out: the best there is")
-    scoring: Literal["sum", "mean", "generate"] = option(
-        "sum", "classification by the summed or the mean log-probability of each label's tokens, or by generating"
-    )
     num_rows: int = option(20, "dev rows asked", ge=1)
 
 
@@ -101,7 +99,7 @@ def _work(chosen: Said, task: Task, entries: list[Any]) -> Callable[[Callable[[s
 
         spec = chosen.spec
         model = chosen.given.get("model") or DEFAULT_DECODER
-        setting = Setting(model, spec.dtype, spec.quantization, spec.device, spec.scoring, report=report)
+        setting = Setting(model, spec.dtype, spec.quantization, spec.device, scoring=spec.scoring, report=report)
         made = []
         for entry in entries:
             report(f"preparing {entry if isinstance(entry, str) else next(iter(entry))}")
@@ -114,14 +112,13 @@ def _work(chosen: Said, task: Task, entries: list[Any]) -> Callable[[Callable[[s
 def _ask(made: Sequence[Approach], spec: PromptSpec, report: Callable[[str], None]) -> tuple[Answered, ...]:
     from nbtune.approaches.base import Asking
     from nbtune.metrics import score_interval
-    from nbtune.spec import DecodingSpec
 
     found = []
     for approach in made:
         task = approach.task
         rows = task.dev[: spec.num_rows]
         expected = [row.expected for row in rows]
-        asking = Asking.of(task, approach.engine, spec.scoring, DecodingSpec())
+        asking = Asking.of(task, next(iter(approach.engines), None), spec.scoring, spec.decoding)
 
         def progress(done: int, total: int, label: str = approach.label) -> None:
             report(f"{label}: {done} of {total} dev rows")
@@ -152,10 +149,6 @@ def _prompting() -> tuple[str, ...]:
     return tuple(name for name in _names() if name != "run")
 
 
-def _describe(name: str) -> str:
-    return approaches.get(name).summary
-
-
 PROMPT = Magic(
     name="prompt",
     usage="%%prompt --task NAME [--model MODEL] [--as NAME] [--key value ...]",
@@ -166,6 +159,8 @@ PROMPT = Magic(
     own=(AS,),
     names=_prompting,
     choice="approaches",
-    describe=_describe,
+    describe=describe_approach,
+    parts=_names,
+    part_spec=approach_spec,
     waits=True,
 )

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import NbtuneError
+from nbtune_magics.columns import functions_in
 from nbtune_magics.project import state
 
 if TYPE_CHECKING:
     from nbtune.spec import Option, Spec
 
-__all__ = ["approach_names", "approach_spec", "run_names", "values_of"]
+__all__ = ["approach_names", "approach_spec", "describe_approach", "run_names", "values_of"]
 
 _DATA_FILES: Final = (".csv", ".jsonl", ".json", ".parquet")
 _FILES_LIMIT: Final = 200
@@ -28,6 +29,8 @@ def values_of(option: Option, typed: str, variables: Mapping[str, Any]) -> list[
         return list(reversed(state.tasks))
     if option.name == "run":
         return list(run_names())
+    if option.name == "function":
+        return functions_in(variables)
     if option.name in ("model", "proposer"):
         from nbtune.models import CATALOGUE
 
@@ -56,6 +59,13 @@ def approach_spec(name: str) -> type[Spec] | None:
         return approaches.get(name).spec
     except NbtuneError:
         return None
+
+
+def describe_approach(name: str) -> str:
+    """One line on an approach."""
+    from nbtune import approaches
+
+    return approaches.get(name).summary
 
 
 def run_names() -> Iterable[str]:

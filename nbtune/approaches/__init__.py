@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nbtune.approaches.base import Approach, Kind, Setting
     from nbtune.task import Task
 
-__all__ = ["approach_of", "get", "label_of", "names", "prompt", "wanted"]
+__all__ = ["approach_of", "get", "label_of", "names", "prompt", "short_option", "wanted"]
 
 _FILES: Final = {
     "zero-shot": "zero_shot",
@@ -43,6 +43,11 @@ def get(name: str) -> Kind:
     return _APPROACHES.get(name)
 
 
+def short_option(name: str) -> str | None:
+    """The option of an approach that may stand alone in the place of all: `run: NAME`; None where there is none."""
+    return _SHORT.get(name)
+
+
 def wanted(entry: Any) -> tuple[str, Any]:
     """(kind, built options) of an entry as it is said: "zero-shot", {"few-shot": {"k": 8}}, {"run": NAME}, a Run, or a function.
 
@@ -50,7 +55,7 @@ def wanted(entry: Any) -> tuple[str, Any]:
         SpecError: unknown approach or option, or another shape.
     """
     if isinstance(entry, str):
-        return _named_run(entry) or (entry.replace("_", "-"), get(entry).spec.build({}))
+        return _named_run(entry) or (get(entry).name, get(entry).spec.build({}))
     if isinstance(entry, Mapping) and len(entry) == 1:
         ((name, options),) = entry.items()
         kind = get(str(name))
@@ -68,8 +73,8 @@ def wanted(entry: Any) -> tuple[str, Any]:
     )
 
 
-def approach_of(entry: Any, task: Task, setting: Setting) -> Approach:
-    """The approach that an entry asks for, its model loaded.
+def approach_of(entry: Any, task: Task, setting: Setting, label: str | None = None) -> Approach:
+    """The approach that an entry asks for, its model loaded; `label` names it in place of what it is called by itself.
 
     Raises:
         SpecError, RunError, ModelError: it cannot be made, or the task has nothing to answer.
@@ -81,7 +86,7 @@ def approach_of(entry: Any, task: Task, setting: Setting) -> Approach:
     if task.kind == "text":
         message = f"task {task.name!r} is of kind text: there is nothing to answer"
         raise SpecError(message, hint="a run's summary and history tell its perplexity; compare on a task with a completion")
-    return get(name).make(task, options, setting, label_of(name, options))
+    return get(name).make(task, options, setting, label or label_of(name, options))
 
 
 def label_of(name: str, options: Any) -> str:
@@ -108,7 +113,7 @@ def prompt(
     """A way to put the frozen model to the task, with `.predict(rows)`.
 
     Args:
-        approach: zero-shot, few-shot, prompt-search or another, see `names`.
+        approach: zero-shot, few-shot, or any other by its name.
         task: what to answer; few-shot examples come from its training rows.
         model: as in `finetune`.
         dtype: as in `finetune`.

@@ -41,10 +41,18 @@ class Setting:
     dtype: str | None = None
     quantization: str | None = None
     device: str | None = None
+    tuned: Engine | None = None
+    """What is asked in the place of the base, where something is."""
     scoring: Scoring = "sum"
     decoding: DecodingSpec | None = None
     report: Callable[[str], None] = unheard
     """Told in a few words what goes on, by what takes its time to be made."""
+
+    @property
+    def called(self) -> str:
+        """The base as a column names it where there are several."""
+        held = [str(text) for text in (self.quantization, self.dtype) if text is not None]
+        return f"{getattr(self.model, 'name', self.model)}{f' ({held[0]})' if held else ''}"
 
     def asking(self, task: Task, engine: Engine | None) -> Asking:
         """How a grid of this setting asks."""
@@ -69,6 +77,8 @@ class Setting:
         Raises:
             ModelError: it cannot be loaded.
         """
+        if self.tuned is not None:
+            return self.tuned
         from nbtune.data.encoding import Encoder
 
         base = self.base()
@@ -157,7 +167,7 @@ class Cost:
 class Approach(ABC):
     """A way to answer a task's rows; `label` names it in a grid, `run_id` is set for tuned ones.
 
-    `engine` is the model that it asks; None: it asks none, or several.
+    `engine` is the model that it asks; None: it asks none, or several. `notes` and `warnings` become the grid's.
     """
 
     label: str
@@ -165,11 +175,26 @@ class Approach(ABC):
     run_id: str | None = field(default=None, kw_only=True)
     cost: Cost = field(default=Cost(), kw_only=True)
     notes: tuple[str, ...] = field(default=(), kw_only=True)
+    warnings: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def engine(self) -> Engine | None:
         """The model that it asks."""
         return None
+
+    @property
+    def parts(self) -> tuple[Approach, ...]:
+        """The approaches that it is made of: itself alone, but for what asks several."""
+        return (self,)
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """The models that its parts ask."""
+        return tuple(part.engine for part in self.parts if part.engine is not None)
+
+    def shown(self, prompts: Sequence[str]) -> frozenset[str]:
+        """The prompts of answered rows that it puts before any of these."""
+        return frozenset()
 
     @property
     def kind(self) -> Sort:
@@ -189,11 +214,19 @@ class Approach(ABC):
         tokens = answers.prompt_tokens
         return {**asdict(self.cost), "seconds": answers.seconds, "prompt_tokens": sum(tokens) / max(1, len(tokens)), "rows": len(tokens)}
 
-    def predict(self, rows: Sequence[Any], *, scoring: Scoring = "sum") -> list[str]:
-        """The answers to new rows (dicts of the prompt's columns, or texts where it reads one)."""
-        from nbtune.spec import DecodingSpec
+    def predict(
+        self, rows: Sequence[Any], *, scoring: Scoring = "sum", decoding: Mapping[str, Any] | DecodingSpec | None = None
+    ) -> list[str]:
+        """The answers to new rows (dicts of the prompt's columns, or texts where it reads one), asked as a comparison asks them.
 
-        asking = Asking.of(self.task, self.engine, scoring, DecodingSpec())
+        Raises:
+            SpecError: scoring or decoding that there is not.
+            DataError: a row lacks a column.
+        """
+        from nbtune.spec import AskingSpec
+
+        said = AskingSpec.build({"scoring": scoring, **({} if decoding is None else {"decoding": decoding})})
+        asking = Asking.of(self.task, next(iter(self.engines), None), said.scoring, said.decoding)
         return list(self.answer(self.task.prompts(rows), asking).outputs)
 
     def __repr__(self) -> str:
@@ -218,13 +251,17 @@ class Asked(Approach):
         """`by`."""
         return self.by
 
+    def texts(self, prompts: Sequence[str], asking: Asking) -> list[str]:
+        """What the model reads in the place of each prompt."""
+        return [self.wrap(prompt) for prompt in prompts]
+
     def answer(self, prompts: Sequence[str], asking: Asking, *, progress: Progress = silent) -> Answers:
         """As `Approach.answer`.
 
         Raises:
             ModelError: a prompt is longer than the model's context.
         """
-        texts = [self.wrap(prompt) for prompt in prompts]
+        texts = self.texts(prompts, asking)
         tokens = self.by.prompt_tokens(texts)
         self._refuse_overflow(tokens, asking)
         questions = _Questions(self.by, kept=asking.kept)
@@ -248,7 +285,9 @@ class Asked(Approach):
         scores = self._scores(texts, asking.scoring, questions, progress)
         if self.calibrate_on:
             known = [self.wrap(prompt) for prompt in self.calibrate_on]
-            scores = calibrated(scores, self._scores(known, asking.scoring, questions, silent))
+            always = _Questions(self.by, kept=True)  # when rows are asked again to see whether they answer alike, these need not be
+            scores = calibrated(scores, self._scores(known, asking.scoring, always, silent))
+            questions.seconds, questions.waited = questions.seconds + always.seconds, questions.waited + always.waited
         return [labels[best_label(row)] for row in scores], scores
 
     def _scores(self, texts: Sequence[str], scoring: Scoring, questions: _Questions, progress: Progress) -> list[list[float]]:
@@ -313,7 +352,8 @@ class _Questions:
 class Kind(Protocol):
     """A kind of approach: its options, and how one is made. One file and one line in the registry each.
 
-    With `called(options)` it names its columns itself; else they are named by its options.
+    With `called(options)` it names its columns itself; else they are named by its options. With `asks_base = False` it asks none of the
+    grid's base.
     """
 
     name: str

@@ -38,6 +38,15 @@ class _Together(Approach):
     by: str
 
     @property
+    def parts(self) -> tuple[Approach, ...]:
+        """Its members' parts."""
+        return tuple(part for member in self.members for part in member.parts)
+
+    def shown(self, prompts: Sequence[str]) -> frozenset[str]:
+        """What any member shows."""
+        return frozenset().union(*(member.shown(prompts) for member in self.members))
+
+    @property
     def kind(self) -> Sort:
         """Tuned where a member is."""
         kinds = {member.kind for member in self.members}
@@ -84,6 +93,7 @@ class Ensemble:
     name: ClassVar[str] = "ensemble"
     summary: ClassVar[str] = "several approaches as one, by vote or by their mean probability"
     spec: ClassVar[type[Spec]] = EnsembleSpec
+    asks_base: ClassVar[bool] = False
 
     def called(self, options: EnsembleSpec) -> str:
         """By its members."""
@@ -106,7 +116,9 @@ class Ensemble:
             raise SpecError(message, hint="use by: vote")
         members = tuple(approach_of(entry, task, setting) for entry in entries)
         notes = tuple(note for member in members for note in member.notes)
-        return _Together(label, task, members, options.by, cost=Cost.sum([member.cost for member in members]), notes=notes)
+        warnings = tuple(warning for member in members for warning in member.warnings)
+        cost = Cost.sum([member.cost for member in members])
+        return _Together(label, task, members, options.by, cost=cost, notes=notes, warnings=warnings)
 
 
 def _members(options: EnsembleSpec) -> list[Any]:

@@ -11,7 +11,9 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, cast
+
+from pydantic import BeforeValidator
 
 from nbtune.approaches.base import Answers, Asked, Setting, further, silent
 from nbtune.approaches.calibrating import CalibrateSpec, texts_for
@@ -30,7 +32,13 @@ __all__ = ["KIND", "FewShot", "FewShotSpec", "choose"]
 
 BETWEEN: Final = "\n\n"
 Shots = Callable[[str, int], Sequence["Example"]]
-"""The examples for a prompt at a seed, the most wanted last."""
+"""The examples for a prompt at a seed, the most wanted last: where there is no room for all, the first are left out."""
+Order = Callable[[list["Example"], str, int], list["Example"]]
+"""How those that there is room for stand before a prompt at a seed."""
+
+
+def _listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 class FewShotSpec(CalibrateSpec):
@@ -45,7 +53,9 @@ class FewShotSpec(CalibrateSpec):
         "random",
         "at random; evenly over the labels; the nearest to each prompt; as far from each other as can be; those of rows",
     )
-    rows: tuple[int, ...] | None = option(None, "select fixed: numbers of training rows, the last stands next to the prompt")
+    rows: Annotated[tuple[int, ...] | None, BeforeValidator(_listed)] = option(
+        None, "select fixed: numbers of training rows, the last stands next to the prompt"
+    )
     order: Literal["auto", "random", "nearest-last", "nearest-first"] = option(
         "auto", "of similar examples; auto: the nearest stands next to the prompt, others stand as they were drawn"
     )
@@ -72,10 +82,13 @@ class FewShot:
         shots_for = _chooser(task, options, setting)
         taken = {item.prompt for seed in range(options.seeds) for item in shots_for("", seed)} if options.select != "similar" else set()
         on = texts_for(task, options, without=taken)
-        return _FewShot(label, task, setting.engine(task), lambda prompt: prompt, calibrate_on=on, shots_for=shots_for, seeds=options.seeds)
+        base, order = setting.engine(task), _order(options)
+        return _FewShot(label, task, base, lambda prompt: prompt, calibrate_on=on, shots_for=shots_for, order=order, seeds=options.seeds)
 
 
 def _refuse(task: Task, options: FewShotSpec) -> None:
+    if options.rows == ():
+        raise SpecError("rows is empty: there are no examples to stand before a prompt", hint="name some, or use zero-shot")
     if (options.select == "fixed") != (options.rows is not None):
         raise SpecError(
             "select fixed and rows belong together, and one of them is missing", hint="write few-shot: {select: fixed, rows: [3, 17]}"
@@ -100,7 +113,8 @@ def _refuse(task: Task, options: FewShotSpec) -> None:
 def _chooser(task: Task, options: FewShotSpec, setting: Setting) -> Shots:
     """What chooses the examples of a prompt."""
     if options.select == "similar":
-        return _Similar(Pool.of(task, options.embed, device=setting.device), options)
+        pool = Pool.of(task, options.embed, device=setting.device)
+        return _Similar(pool, options.k)
     if options.select == "diverse":
         pool = Pool.of(task, options.embed, device=setting.device)
         drawn = [_diverse(pool, options.k, options.seed + number) for number in range(options.seeds)]
@@ -114,15 +128,23 @@ class _Similar:
     """The training rows nearest to a prompt, the nearest last."""
 
     pool: Pool
-    options: FewShotSpec
+    k: int
 
     def __call__(self, prompt: str, number: int) -> list[Example]:
-        (near,) = self.pool.nearest([prompt], self.options.k)
-        if self.options.order == "random":
-            random.Random(f"order:{self.options.seed + number}:{prompt}").shuffle(near)
-        elif self.options.order != "nearest-first":
-            near.reverse()
-        return near
+        (near,) = self.pool.nearest([prompt], self.k)
+        return near[::-1]
+
+
+def _order(options: FewShotSpec) -> Order:
+    """As they come, where nothing else is wanted."""
+
+    def shuffled(shots: list[Example], prompt: str, number: int) -> list[Example]:
+        random.Random(f"order:{options.seed + number}:{prompt}").shuffle(shots)
+        return shots
+
+    if options.select == "similar" and options.order == "random":
+        return shuffled
+    return (lambda shots, _prompt, _number: shots[::-1]) if options.order == "nearest-first" else lambda shots, _prompt, _number: shots
 
 
 def _diverse(pool: Pool, k: int, seed: int) -> list[Example]:
@@ -161,11 +183,14 @@ class _FewShot(Asked):
     """Asks with the examples that go in, once for each seed."""
 
     shots_for: Shots = field(kw_only=True)
+    order: Order = field(kw_only=True)
     seeds: int = field(default=1, kw_only=True)
 
     def answer(self, prompts: Sequence[str], asking: Asking, *, progress: Progress = silent) -> Answers:
         """As `Asked.answer`; of more seeds than one the outputs are the first one's, and all stand in `repeats`."""
-        found, counts, most, choosing = list[Answers](), list[int](), 0, 0.0
+        found: list[Answers] = []
+        counts: list[int] = []
+        most, choosing = 0, 0.0
         for number in range(self.seeds):
             began = time.perf_counter()
             texts, used, wanted = self._with_shots([*prompts, *self.calibrate_on], number, asking)
@@ -183,6 +208,15 @@ class _FewShot(Asked):
         seconds = (sum(each.seconds for each in found) + choosing) / self.seeds
         return replace(found[0], seconds=seconds, notes=tuple(dict.fromkeys(notes)), repeats=repeats)
 
+    def texts(self, prompts: Sequence[str], asking: Asking) -> list[str]:
+        """The prompts behind the examples of the first seed."""
+        texts, _, _ = self._with_shots(prompts, 0, asking)
+        return [texts[str(prompt)] for prompt in prompts]
+
+    def shown(self, prompts: Sequence[str]) -> frozenset[str]:
+        """The prompts of the examples, at any seed."""
+        return frozenset(shot.prompt for number in range(self.seeds) for prompt in prompts for shot in self.shots_for(prompt, number))
+
     def _asked_as(self, texts: Mapping[str, str]) -> Asked:
         """Asks each prompt in these words."""
         return Asked(self.label, self.task, self.by, lambda prompt: texts[str(prompt)], calibrate_on=self.calibrate_on)
@@ -196,7 +230,7 @@ class _FewShot(Asked):
         for prompt in prompts:
             shots = list(self.shots_for(prompt, number))
             wanted = max(wanted, len(shots))
-            texts.append(_before(shots, prompt))
+            texts.append(_before(self.order(shots, prompt, number), prompt))
             used.append(len(shots))
         if context is None:
             return dict(zip(map(str, prompts), texts, strict=True)), used, wanted
@@ -207,7 +241,7 @@ class _FewShot(Asked):
                 shots = list(self.shots_for(prompt, number))
                 mean = lengths[place] / (used[place] + 1)
                 used[place] = max(0, used[place] - max(1, int((lengths[place] - room) / mean)))
-                texts[place] = _before(shots[len(shots) - used[place] :], prompt)
+                texts[place] = _before(self.order(shots[len(shots) - used[place] :], prompt, number), prompt)
                 (lengths[place],) = self.by.prompt_tokens([texts[place]])
         return dict(zip(map(str, prompts), texts, strict=True)), used, wanted
 

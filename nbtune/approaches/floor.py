@@ -63,10 +63,12 @@ class Floor:
     name: ClassVar[str] = "floor"
     summary: ClassVar[str] = "what has to be beaten: the most frequent class, a classifier over words, or the nearest training rows"
     spec: ClassVar[type[Spec]] = FloorSpec
+    asks_base: ClassVar[bool] = False
 
     def called(self, options: FloorSpec) -> str:
         """By what it goes by."""
-        return f"floor: {options.by}" + (f" k={options.k}" if options.by == "neighbours" else "")
+        near = f" k={options.k}" + (f", embed={options.embed}" if options.embed is not None else "")
+        return f"floor: {options.by}" + (near if options.by == "neighbours" else "")
 
     def make(self, task: Task, options: FloorSpec, setting: Setting, label: str) -> Approach:
         """The floor, fitted to the training rows.
@@ -89,11 +91,18 @@ class Floor:
 
 
 def _words(train: Sequence[Example], dev: Sequence[Example]) -> Any:
-    """The classifier, its regularisation chosen on the dev rows where there are any."""
+    """The classifier, its regularisation chosen on the dev rows where there are any.
+
+    Raises:
+        SpecError: all rows are of one class, or none has a word.
+    """
     labels = [str(item.label) for item in train]
     if len(set(labels)) == 1:
         raise SpecError(f"all training rows are {labels[0]!r}: there is nothing to tell apart", hint="use floor: {by: majority}")
-    fitted = [_pipeline(strength).fit([str(item.prompt) for item in train], labels) for strength in (_STRENGTHS if dev else (1.0,))]
+    try:
+        fitted = [_pipeline(strength).fit([str(item.prompt) for item in train], labels) for strength in (_STRENGTHS if dev else (1.0,))]
+    except ValueError as error:
+        raise SpecError(f"the training rows have no words to go by: {error}", hint="use floor: {by: majority}") from error
     if not dev:
         return fitted[0]
     texts, wanted = [str(item.prompt) for item in dev], [str(item.label) for item in dev]

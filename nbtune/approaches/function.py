@@ -59,6 +59,7 @@ class Function:
     name: ClassVar[str] = "function"
     summary: ClassVar[str] = "a Python function that answers each prompt"
     spec: ClassVar[type[Spec]] = FunctionSpec
+    asks_base: ClassVar[bool] = False
 
     def called(self, options: FunctionSpec) -> str:
         """By the function's name."""

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from nbtune.approaches.base import Answers, Asked, Cost, Setting, silent
+from nbtune.approaches.base import Asked, Cost, Setting
 from nbtune.approaches.few_shot import BETWEEN, FewShotSpec, choose
 from nbtune.errors import DataError, ModelError, NbtuneError, SpecError
+from nbtune.inference.cache import question_keys
 from nbtune.models.families import context_of
 from nbtune.prompts.kept import KeptSearch, Said, search_key
 from nbtune.prompts.proposing import FunctionProposer, ModelProposer
@@ -23,7 +24,7 @@ from nbtune.views import view
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nbtune.approaches.base import Approach, Asking, Progress
+    from nbtune.approaches.base import Approach, Asking
     from nbtune.inference import Engine
     from nbtune.prompts.found import Found
     from nbtune.prompts.proposing import Proposer
@@ -114,12 +115,6 @@ class Searched(Asked):
         """What a reader should know of the search."""
         return self.found.told
 
-    def answer(self, prompts: Sequence[str], asking: Asking, *, progress: Progress = silent) -> Answers:
-        """As `Asked.answer`; the notes tell of the search."""
-        answers = super().answer(prompts, asking, progress=progress)
-        notes = (f"{self.label}: {self.told[0]} Its template: {self.template!r}", f"{self.label}: {' '.join(self.told[1:])}")
-        return replace(answers, notes=(*answers.notes, *notes))
-
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         try:
             return cast("dict[str, Any]", view("search_mimebundle")(self))
@@ -196,7 +191,8 @@ class PromptSearch:
         proposer = _function(options.proposer)
         engine = setting.engine(task)
         if proposer is None and options.turns:
-            proposer = ModelProposer.of(engine.base if options.proposer is None else replace(setting, model=options.proposer).base())
+            named = setting if options.proposer is None else replace(setting, model=options.proposer)
+            proposer = ModelProposer.of(named.base())
         model = _Model(task, engine, setting.asking(task, engine), shots)
         seen = (*rows.scored, *rows.others)
         for variant in variants:
@@ -217,7 +213,9 @@ class PromptSearch:
         found = search.run(variants)
         wording = _Wording(task, found.winner, shots)
         cost = Cost(train_seconds=found.seconds, train_tokens=found.tokens)
-        return Searched(label, task, engine, wording, cost=cost, own_template=True, found=found)
+        first, *rest = found.told
+        notes = (f"{label}: {first} Its template: {found.winner.source!r}", f"{label}: {' '.join(rest)}")
+        return Searched(label, task, engine, wording, cost=cost, own_template=True, notes=notes, found=found)
 
 
 def _named(proposer: Any) -> str:
@@ -258,10 +256,7 @@ def _refuse(options: PromptSearchSpec, rows: SearchRows, count: int) -> None:
 
 def _key(task: Task, model: _Model, proposer: Proposer | None) -> str:
     """By what decides an answer; not by templates, rounds or budget, so that a search goes on when it is given more of them."""
-    from nbtune.models.fingerprint import fingerprint
-
-    base = model.engine.base
-    asked = [fingerprint(base), str(base.dtype), str(base.quantization), str(model.asking), [shot.index for shot in model.shots]]
+    asked = question_keys(model.engine, [[]], [str(model.asking), [shot.index for shot in model.shots]])
     return search_key(task.fingerprint, asked, proposer.key if proposer is not None else None)
 
 

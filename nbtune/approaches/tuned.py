@@ -1,11 +1,12 @@
-"""A run as a column: the task's own prompt, asked of what the run learnt."""
+"""A run as a column: the task's own prompt, or what a prompting approach makes of it, asked of what the run learnt."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.approaches.base import Asked, Cost, Setting
-from nbtune.errors import RunError
+from nbtune.errors import RunError, SpecError
 from nbtune.run import Run, open_run
 from nbtune.spec import Spec, option
 
@@ -22,6 +23,9 @@ class TunedSpec(Spec):
     what: ClassVar[str] = "run option"
 
     run: Any = option(..., "name or id of the run, or the run itself", aliases=("name",))
+    step: int | None = option(None, "the checkpoint of this step, in the place of the last", ge=0)
+    strength: float = option(1.0, "how much of what was trained counts: 0 is the base, 1 what was trained", ge=0, le=2)
+    prompt: Any = option(None, "approach by which it is asked, in the place of the task's prompt alone, such as {few-shot: {k: 4}}")
 
 
 def run_named(options: TunedSpec) -> Run:
@@ -39,36 +43,65 @@ class Tuned:
     name: ClassVar[str] = "run"
     summary: ClassVar[str] = "a fine-tuned model"
     spec: ClassVar[type[Spec]] = TunedSpec
+    asks_base: ClassVar[bool] = False
 
     def called(self, options: TunedSpec) -> str:
-        """By the run's name."""
-        return f"run: {options.run if isinstance(options.run, str) else options.run.name}"
+        """By the run's name, and what is not as usual."""
+        from nbtune.approaches import label_of, wanted
+
+        said = [f"run: {options.run if isinstance(options.run, str) else options.run.name}"]
+        said += [f"step {options.step}"] if options.step is not None else []
+        said += [f"strength {options.strength:g}"] if options.strength != 1 else []
+        said += [label_of(*wanted(options.prompt))] if options.prompt is not None else []
+        return ", ".join(said)
 
     def make(self, task: Task, options: TunedSpec, setting: Setting, label: str) -> Approach:
         """The run's model with its adapter on; waits for a run that is not over yet.
 
         Raises:
-            RunError: the run failed, has nothing trained, or tells other labels apart than the task has.
+            RunError: the run failed, has nothing trained, no such checkpoint or strength, or tells other labels apart than the task has.
+            SpecError: it is to be asked by what prompts no model.
         """
+        _refuse_unprompted(options)
         run = run_named(options).wait()
-        engine = run.engine()
+        engine = run.engine(step=options.step, strength=options.strength)
+        from nbtune.approaches import approach_of
+
         if engine.base.labels and engine.base.labels != task.head_labels:
             message = f"{label} tells {', '.join(engine.base.labels)} apart, and the labels of task {task.name!r} are others"
             raise RunError(message, hint="compare it on the task that it was trained on")
-        notes = tuple(
+        warnings = tuple(
             f"{label} was trained on task {name!r} with other rows or another template than this grid's"
             for each, name in run.learnt.items()
             if each != task.fingerprint
         )
-        return Asked(
-            label,
-            task,
-            engine,
-            lambda prompt: prompt,
-            run_id=run.id,
-            cost=Cost.of(run.summary),
-            notes=notes,
-        )
+        cost = _cost(run, options.step)
+        if options.prompt is None:
+            return Asked(label, task, engine, lambda prompt: prompt, run_id=run.id, cost=cost, warnings=warnings)
+        inner = approach_of(options.prompt, task, replace(setting, tuned=engine))
+        cost, warnings = Cost.sum([cost, inner.cost]), (*warnings, *inner.warnings)
+        return replace(inner, label=label, run_id=run.id, cost=cost, warnings=warnings)
+
+
+def _refuse_unprompted(options: TunedSpec) -> None:
+    """Refuses what asks no model of the setting's."""
+    from nbtune.approaches import get, wanted
+
+    if options.prompt is None:
+        return
+    name, _ = wanted(options.prompt)
+    if not getattr(get(name), "asks_base", True):
+        raise SpecError(f"a run is not asked by {name}", hint="prompt: {few-shot: {k: 4}}, or another approach that prompts a model")
+
+
+def _cost(run: Run, step: int | None) -> Cost:
+    """What the run took; up to a step, where it is asked as it was then."""
+    cost = Cost.of(run.summary)
+    if step is None:
+        return cost
+    history = run.history["seconds"].dropna(), run.history["num_tokens"].dropna()
+    seconds, tokens = (column[column.index <= step] for column in history)
+    return replace(cost, train_seconds=float(seconds.max()) if len(seconds) else 0.0, train_tokens=int(tokens.max()) if len(tokens) else 0)
 
 
 KIND: Final = Tuned()

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from nbtune.approaches.base import Asked
+from nbtune.inference.classical import FeaturesEngine
+from nbtune.models.fingerprint import sum_of
 
 if TYPE_CHECKING:
     from nbtune.approaches.base import Answers, Approach, Asking, Setting
@@ -18,6 +20,7 @@ __all__ = ["check_columns"]
 
 _NEAR: Final = 0.25
 """Nats by which a label's score may differ between a batch and a row alone, in bfloat16."""
+_NEAR_FLOAT32: Final = 0.005
 
 
 def check_columns(
@@ -31,17 +34,46 @@ def check_columns(
     ]
     warnings = _leaks(task, approaches, prompts, checks)
     for approach, answers in zip(approaches, answered, strict=True):
-        warnings += approach.notes
-        if prompts and approach.engine is not None:
+        warnings += approach.warnings
+        if not prompts:
+            continue
+        if approach.engines:
             _check_order(approach, answers, asking, prompts, checks=checks, warnings=warnings)
-        if prompts and isinstance(approach, Asked) and not approach.own_template and str(prompts[0]) not in str(approach.wrap(prompts[0])):
+        asked = [part for part in approach.parts if isinstance(part, Asked)]
+        if not all(part.own_template or _asks(part, prompts, asking) for part in asked):
             warnings.append(f"{approach.label}: it does not ask with the template of the others")
-        if prompts and isinstance(approach, Asked) and approach.run_id is not None:
-            _check_tuned(approach, prompts[0], setting, checks, warnings)
-    names = {approach.engine.base.name for approach in approaches if approach.engine is not None}
+        for part in asked:
+            if part.run_id is not None:
+                _check_tuned(part, prompts[0], setting, checks, warnings)
+    _check_bases(approaches, warnings)
+    return list(dict.fromkeys(checks)), list(dict.fromkeys(warnings))
+
+
+def _places(prompts: Sequence[str]) -> list[int]:
+    """The first row, one in the middle, the last."""
+    return sorted({0, len(prompts) // 2, len(prompts) - 1})
+
+
+def _asks(part: Asked, prompts: Sequence[str], asking: Asking) -> bool:
+    """Whether each prompt stands in what the model reads in its place."""
+    some = [prompts[place] for place in _places(prompts)]
+    return all(str(prompt) in str(text) for prompt, text in zip(some, part.texts(some, asking), strict=True))
+
+
+def _check_bases(approaches: Sequence[Approach], warnings: list[str]) -> None:
+    """That what columns ask without an adapter is the base as it was loaded; and whether all have one base."""
+    seen: set[int] = set()
+    for approach in approaches:
+        for engine in approach.engines:
+            if engine.adapter is not None or id(engine.base) in seen:
+                continue
+            seen.add(id(engine.base))
+            drift = engine.base.drift()
+            if drift > 0:
+                warnings.append(f"{approach.label}: logits are {drift:.3g} away from the base as it was loaded")
+    names = {engine.base.name for approach in approaches for engine in approach.engines}
     if len(names) > 1:
         warnings.append(f"the columns do not share one base: {', '.join(sorted(names))}")
-    return checks, warnings
 
 
 def _digest(texts: Sequence[str]) -> str:
@@ -57,6 +89,9 @@ def _leaks(task: Task, approaches: Sequence[Approach], prompts: Sequence[str], c
         known = sum(item.prompt in asked for item in (*approach.task.train, *approach.task.dev))
         if known:
             found.append(f"{approach.label}: {known} of the rows that it may learn from are asked here: its score says nothing of new rows")
+        shown = len(approach.shown(prompts) & asked)
+        if shown:
+            found.append(f"{approach.label}: {shown} of the rows asked stand among its examples: its score says nothing of new rows")
     if not found and prompts:
         checks.append(f"none of the {len(prompts)} rows asked is among the {len(task.train) + len(task.dev)} train and dev rows")
     return found
@@ -66,9 +101,11 @@ def _check_order(
     approach: Approach, answers: Answers, asking: Asking, prompts: Sequence[str], *, checks: list[str], warnings: list[str]
 ) -> None:
     """Some rows asked again, each alone: answers that have got into another order are another row's."""
-    places = sorted({0, len(prompts) // 2, len(prompts) - 1})
+    places = _places(prompts)
     again = [approach.answer([prompts[place]], replace(asking, kept=False)) for place in places]
-    differ = [place for place, alone in zip(places, again, strict=True) if not _alike(answers, place, alone)]
+    exact = all(str(engine.base.dtype) == "torch.float32" and engine.base.quantization is None for engine in approach.engines)
+    near = _NEAR_FLOAT32 if exact else _NEAR
+    differ = [place for place, alone in zip(places, again, strict=True) if not _alike(answers, place, alone, near)]
     if len(differ) > len(places) // 2:
         rows = ", ".join(map(str, differ))
         warnings.append(
@@ -78,12 +115,12 @@ def _check_order(
         checks.append(f"{approach.label}: {len(places) - len(differ)} of {len(places)} rows asked again alone answered the same")
 
 
-def _alike(answers: Answers, place: int, alone: Answers) -> bool:
-    """Whether the row's labels have nearly the same scores, or its answer is the same."""
+def _alike(answers: Answers, place: int, alone: Answers, near: float) -> bool:
+    """Whether the row's labels have the same scores but for so many nats, or its answer is the same."""
     if answers.label_scores is None or alone.label_scores is None:
         return answers.outputs[place] == alone.outputs[0]
     gaps = (abs(a - b) for a, b in zip(answers.label_scores[place], alone.label_scores[0], strict=True))
-    return max(gaps) < _NEAR
+    return max(gaps) < near
 
 
 def _untouched(approach: Asked, setting: Setting) -> Engine:
@@ -100,12 +137,15 @@ def _untouched(approach: Asked, setting: Setting) -> Engine:
 
 
 def _check_tuned(approach: Asked, prompt: str, setting: Setting, checks: list[str], warnings: list[str]) -> None:
-    """Logits of the first prompt with what was trained on and off, and off against the base before anything was attached."""
+    """Which numbers were learnt, logits of the first prompt with them on and off, and off against the base before anything was attached."""
     engine = approach.by
-    if hasattr(engine, "classical"):
+    if isinstance(engine, FeaturesEngine):
         checks.append(f"{approach.label}: no weight of {engine.base.name} was trained, a classifier reads its states")
         return
-    adapter = engine.base.has_adapter(approach.run_id or "")
+    name = engine.adapter or ""
+    learnt = engine.base.state(name)
+    checks.append(f"{approach.label}: what it learnt are {len(learnt.tensors)} tensors (sha256 {sum_of(learnt)[:12]})")
+    adapter = engine.base.has_adapter(name)
     off = engine.off() if adapter else _untouched(approach, setting)
     difference = float((engine.logits(prompt) - off.logits(prompt)).abs().max())
     what = "adapter" if adapter else "trained parts"

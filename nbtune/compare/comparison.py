@@ -46,7 +46,8 @@ class Comparison:
         Columns: approach, <metric>, ci_low, ci_high, spread (standard deviation over seeds, where there are several), versus (the best
         other), difference, difference_low, difference_high, p_value, p_adjusted (Holm, over all pairs of columns), trainable_parameters,
         adapter_bytes, peak_memory_bytes, train_seconds, train_tokens (0 where nothing is trained), seconds (to answer all rows),
-        prompt_tokens (mean a row), rows, kind (prompting, tuned, floor, other).
+        prompt_tokens (mean a row), rows, kind (prompting, tuned, floor, other), break_even_rows (answers after which the training has been
+        won back against the best of the longer prompts; None: never, or nothing was trained).
         """
         import pandas as pd
 

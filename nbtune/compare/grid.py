@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +43,10 @@ def compare(
     Args:
         approaches: "zero-shot", {"few-shot": {"k": 8}}, {"run": NAME}, {"ensemble": [...]}, runs, or functions (prompt) -> answer.
         task: whose test rows are answered; few-shot examples come from its training rows.
-        model: base of the prompting columns; None: that of the first run named, held as that run holds it.
+        model: base of the prompting columns; None: that of the runs named, held as they hold it; several bases give a column each.
         dtype: of that base; None: as the run, or what the device is fast at.
         device: as in `finetune`.
-        scoring: of labels: "sum" or "mean" of their tokens' log-probabilities, these by "byte" of the label, or "generate".
+        scoring: of labels: "sum" or "mean" of their tokens' log-probabilities, their sum by "byte" of the label, or "generate".
         floor: of a task of classes, whether the most frequent class and a classifier over words stand beside the others, last.
         decoding: {"max_new_tokens": n, "stop": [...]}; the rest by the task's training answers.
         inputs: texts or rows without answers, compared by eye only.
@@ -63,20 +64,18 @@ def compare(
     said = {"task": task.name, "scoring": scoring, "floor": floor, **({} if decoding is None else {"decoding": decoding})}
     spec = CompareSpec.build(said)
     entries = _distinct(approaches)
-    entries += _floors(entries) if spec.floor and inputs is None and task.kind == "classification" else []
-    setting = replace(_setting(entries, model, dtype, device), scoring=spec.scoring, decoding=spec.decoding, report=report)
-    made = []
-    for entry in entries:
-        report(f"preparing {label_of(*wanted(entry))}")
-        made.append(approach_of(entry, task, setting))
-    engine = next((approach.engine for approach in made if approach.engine is not None), None)
+    floors = _floors(entries) if spec.floor and inputs is None and task.kind == "classification" else []
+    bases = _settings(entries, model, dtype, device)
+    settings = [replace(base, scoring=spec.scoring, decoding=spec.decoding, report=report) for base in bases]
+    made, lacking = _made(_columns(entries, settings), [(floor, settings[0]) for floor in floors], task, report)
+    engine = next((engine for approach in made for engine in approach.engines), None)
     asking = Asking.of(task, engine, spec.scoring, spec.decoding)
     prompts = [item.question for item in task.test] if inputs is None else task.prompts(inputs)
     made, answered, failed = _answers(made, prompts, asking, report)
     report("checking the columns")
-    checks, warnings = check_columns(task, made, answered, asking=asking, prompts=prompts, setting=setting)
+    checks, warnings = check_columns(task, made, answered, asking=asking, prompts=prompts, setting=settings[0])
     warnings = [*failed, *warnings]
-    notes = [note for answers in answered for note in answers.notes]
+    notes = [*lacking, *dict.fromkeys(note for one, said in zip(made, answered, strict=True) for note in (*one.notes, *said.notes))]
     if engine is not None:
         base = engine.base
         notes.insert(0, f"base: {base.name} ({str(base.dtype).removeprefix('torch.')}, {base.quantization or 'not quantized'})")
@@ -116,6 +115,46 @@ def _answers(
     return there, answered, [f"a column is left out: {'; '.join(str(error).splitlines())}" for error in failed]
 
 
+def _columns(entries: Sequence[Any], settings: Sequence[Setting]) -> list[tuple[Any, Setting, str]]:
+    """(entry, the base it asks, its label): of several bases one for each that prompts; those of one label are numbered."""
+    found: list[tuple[Any, Setting, str]] = []
+    for entry in entries:
+        name, options = wanted(entry)
+        label = label_of(name, options)
+        if len(settings) > 1 and getattr(get(name), "asks_base", True):
+            found += [(entry, setting, f"{label} on {setting.called}") for setting in settings]
+        else:
+            found.append((entry, settings[0], label))
+    seen: Counter[str] = Counter()
+    numbered = []
+    for entry, setting, label in found:
+        seen[label] += 1
+        numbered.append((entry, setting, f"{label} ({seen[label]})" if seen[label] > 1 else label))
+    return numbered
+
+
+def _made(
+    columns: Sequence[tuple[Any, Setting, str]], floors: Sequence[tuple[Any, Setting]], task: Task, report: Report
+) -> tuple[list[Approach], list[str]]:
+    """(all approaches, which of the floors that nobody asked for cannot be).
+
+    Raises:
+        NbtuneError: what was asked for cannot be.
+    """
+    made, lacking = [], []
+    for entry, setting, label in columns:
+        report(f"preparing {label}")
+        made.append(approach_of(entry, task, setting, label))
+    for floor, setting in floors:
+        label = label_of(*wanted(floor))
+        report(f"preparing {label}")
+        try:
+            made.append(approach_of(floor, task, setting))
+        except NbtuneError as error:
+            lacking.append(f"{label} is left out: {error.message}")
+    return made, lacking
+
+
 def _floors(entries: Sequence[Any]) -> list[Any]:
     """What has to be beaten, but for what is asked for anyway; beside similar examples also the plain vote of those."""
     said = [wanted(entry) for entry in entries]
@@ -147,21 +186,36 @@ def _distinct(approaches: Sequence[Any]) -> list[Any]:
     return list(approaches)
 
 
-def _setting(entries: Sequence[Any], model: Any, dtype: str | None, device: str | None) -> Setting:
-    """The base of the prompting columns."""
+def _settings(entries: Sequence[Any], model: Any, dtype: str | None, device: str | None) -> list[Setting]:
+    """The base of the prompting columns, or the bases of the runs; the first is asked where there may be one alone."""
     from nbtune.approaches.base import Setting
-    from nbtune.approaches.tuned import run_named
     from nbtune.models.catalogue import DEFAULT_DECODER
+    from nbtune.models.device import device_of, dtype_of
     from nbtune.models.loading import source_of
     from nbtune.objectives import WRITES
 
     if model is not None:
-        return Setting(source_of(model), dtype, None, device)
+        return [Setting(source_of(model), dtype, None, device)]
+    found: dict[tuple[str, ...], Setting] = {}
+    for said in _specs_of_runs(entries):
+        if said.get("objective", "sft") in WRITES:
+            setting = Setting(said["model"], dtype or said["dtype"], said["quantization"], device or said["device"])
+            where = device_of(setting.device)
+            key = (str(setting.model), str(dtype_of(setting.dtype, where)), str(setting.quantization), str(where))
+            found.setdefault(key, setting)
+    return list(found.values()) or [Setting(DEFAULT_DECODER, dtype, None, device)]
+
+
+def _specs_of_runs(entries: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """What was asked for of each run named, in ensembles too."""
+    from nbtune.approaches.tuned import run_named
+
     for entry in entries:
         name, options = wanted(entry)
-        if name == get("run").name and (said := run_named(options).spec).get("objective", "sft") in WRITES:
-            return Setting(said["model"], dtype or said["dtype"], said["quantization"], device or said["device"])
-    return Setting(DEFAULT_DECODER, dtype, None, device)
+        if name == "run":
+            yield run_named(options).spec
+        elif name == "ensemble" and isinstance(options.of, list | tuple):
+            yield from _specs_of_runs(options.of)
 
 
 def _texts(made: Sequence[Approach], answered: Sequence[Answers], prompts: Sequence[str]) -> tuple[dict[str, Any], ...]:

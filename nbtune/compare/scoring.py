@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from nbtune.compare.verdict import break_even_rows
 from nbtune.metrics.statistics import (
     adjusted,
     detectable,
@@ -67,7 +68,7 @@ def score_columns(task: Task, made: Sequence[Approach], answered: Sequence[Answe
     metric = task.metric
     columns = [_Column.of(metric, approach, answers, expected) for approach, answers in zip(made, answered, strict=True)]
     pairs = _pairs(columns, binary=metric.binary)
-    rows = tuple(
+    rows = [
         {
             "approach": column.approach.label,
             metric.name: column.score,
@@ -79,7 +80,9 @@ def score_columns(task: Task, made: Sequence[Approach], answered: Sequence[Answe
             "kind": column.approach.kind,
         }
         for column in columns
-    )
+    ]
+    for row, count in zip(rows, break_even_rows(rows, metric), strict=True):
+        row["break_even_rows"] = count
     outputs = tuple(
         {
             "row": row,
@@ -94,7 +97,7 @@ def score_columns(task: Task, made: Sequence[Approach], answered: Sequence[Answe
         for row, item in enumerate(task.test)
         for column in columns
     )
-    return Scored(rows, outputs, pairs)
+    return Scored(tuple(rows), outputs, pairs)
 
 
 def _by_label(task: Task, answers: Answers, row: int) -> dict[str, float] | None:

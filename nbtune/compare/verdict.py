@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from nbtune.metrics.scores import Metric
 
-__all__ = ["LEVEL", "MARGIN", "break_even", "few_rows", "verdict_of"]
+__all__ = ["LEVEL", "MARGIN", "break_even", "break_even_rows", "few_rows", "verdict_of"]
 
 LEVEL: Final = 0.05
 MARGIN: Final = 0.02
@@ -48,6 +48,21 @@ def break_even(prompted: Row, tuned: Row) -> int | None:
     rows = max(1, int(tuned["rows"]))
     won = (float(prompted["seconds"]) - float(tuned["seconds"])) / rows
     return None if won <= 0 else max(1, round(float(tuned["train_seconds"]) / won))
+
+
+def break_even_rows(rows: Sequence[Row], metric: Metric) -> list[int | None]:
+    """`break_even` of each tuned row that took some training, against the best of those that prompt with more tokens; None elsewhere."""
+    ranked = sorted(rows, key=lambda row: metric.sign * float(row[metric.name]), reverse=True)
+    found: list[int | None] = []
+    for row in rows:
+        prompted = _longer(ranked, row) if row["kind"] == "tuned" and row["train_seconds"] else None
+        found.append(None if prompted is None else break_even(prompted, row))
+    return found
+
+
+def _longer(ranked: Sequence[Row], tuned: Row) -> Row | None:
+    """The best that prompts with more tokens than a tuned row does."""
+    return next((row for row in ranked if row["kind"] == "prompting" and row["prompt_tokens"] > tuned["prompt_tokens"]), None)
 
 
 class _Grid:
@@ -129,8 +144,8 @@ class _Grid:
     def paid_for(self) -> str:
         """When the training is paid for."""
         tuned = self.best("tuned")
-        shots = next((row for row in self.ranked if row["kind"] == "prompting" and row["prompt_tokens"] > 0), None)
-        if tuned is None or shots is None or not tuned["train_seconds"] or shots["prompt_tokens"] <= tuned["prompt_tokens"]:
+        shots = None if tuned is None else _longer(self.ranked, tuned)
+        if tuned is None or shots is None or not tuned["train_seconds"]:
             return ""
         count = break_even(shots, tuned)
         if count is None:

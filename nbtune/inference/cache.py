@@ -14,7 +14,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from nbtune.models.fingerprint import fingerprint
+from nbtune.models.fingerprint import fingerprint, sum_of
+from nbtune.models.strength import scalings
 from nbtune.store import home
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AnswerCache", "question_keys"]
 
+_FORMAT: Final = "1"
+"""Another one where what is asked, or how, comes to mean something else."""
 _MOST: Final = 200_000
 _TABLE: Final = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value TEXT NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID"
 _ONCE: Final = 500
@@ -35,18 +38,17 @@ def question_keys(engine: Engine, prompts: Sequence[Sequence[int]], how: Any) ->
 
 
 def _model_key(engine: Engine) -> str:
+    import torch
+    import transformers
+
     base = engine.base
-    said = [fingerprint(base), str(base.dtype), str(base.quantization), base.device.type]
+    said = [_FORMAT, torch.__version__, transformers.__version__]
+    said += [fingerprint(base), str(base.dtype), str(base.quantization), base.device.type]
     name = engine.adapter
     if name is not None:
         learnt = base.state(name)
         said.append(json.dumps(learnt.config.to_dict() if learnt.config is not None else None, sort_keys=True, default=_plain))
-        digest = hashlib.sha256()
-        for key in sorted(learnt.tensors):
-            tensor = learnt.tensors[key]
-            digest.update(f"{key}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-        said.append(digest.hexdigest())
+        said += [sum_of(learnt), json.dumps(scalings(base, name))]
     return hashlib.sha256("\0".join(said).encode()).hexdigest()
 
 
@@ -93,8 +95,8 @@ class AnswerCache:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
-            self.trouble = f"answers are not kept in {self.path}: {error}"
+        except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+            self.trouble = f"answers are not kept in {self.path}: {error}; delete it to begin anew"
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:

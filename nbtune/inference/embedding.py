@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from nbtune.inference.engine import Progress, silent
 from nbtune.models.catalogue import DEFAULT_ENCODER
@@ -30,10 +31,9 @@ _ONE: Final = ("text",)
 
 @dataclass(frozen=True)
 class Embedder:
-    """Embeds with `base`; a text that was embedded before is not embedded again."""
+    """Embeds with `base`; a text that was embedded before is not embedded again, for as long as the base is in memory."""
 
     base: Base
-    _kept: OrderedDict[str, NDArray[np.float32]] = field(default_factory=OrderedDict, repr=False)
 
     @classmethod
     def of(cls, model: Any = None, *, device: str | None = None) -> Embedder:
@@ -48,7 +48,7 @@ class Embedder:
         source = source_of(DEFAULT_ENCODER if model is None else model)
         source = source.over(_ONE) if is_encoder(source.config) else source
         base = shared_base(source, dtype="float32", quantization=None, device=device)
-        return _embedders.setdefault(id(base), cls(base))
+        return cls(base)
 
     @property
     def size(self) -> int:
@@ -59,17 +59,18 @@ class Embedder:
         """Vectors [texts, features] of length 1, so that a product is a cosine; what a model does not read of a long text is left out."""
         import numpy as np
 
-        new = list(dict.fromkeys(text for text in texts if text not in self._kept))
+        kept = _kept.setdefault(self.base, OrderedDict())
+        new = list(dict.fromkeys(text for text in texts if text not in kept))
         order = sorted(new, key=len)
         found: dict[str, NDArray[np.float32]] = {}
         for start in range(0, len(order), _ROWS):
             chunk = order[start : start + _ROWS]
             found.update(zip(chunk, self._vectors(chunk), strict=True))
             progress(start + len(chunk), len(order))
-        rows = [found[text] if text in found else self._kept[text] for text in texts]
-        self._kept.update(found)
-        while len(self._kept) > _MOST_KEPT:
-            self._kept.popitem(last=False)
+        rows = [found[text] if text in found else kept[text] for text in texts]
+        kept.update(found)
+        while len(kept) > _MOST_KEPT:
+            kept.popitem(last=False)
         return np.stack(rows) if rows else np.zeros((0, self.size), np.float32)
 
     def _vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -97,4 +98,4 @@ class Embedder:
         return functional.normalize(means, dim=-1).cpu().numpy()
 
 
-_embedders: dict[int, Embedder] = {}
+_kept: WeakKeyDictionary[Base, OrderedDict[str, NDArray[np.float32]]] = WeakKeyDictionary()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nbtune.models.loading import LoadedModel, Source
     from nbtune.task import Task
 
-__all__ = ["engine_of", "last_checkpoint", "own_model", "refuse_other_base", "save_run", "source_of_run"]
+__all__ = ["checkpoint_of", "engine_of", "last_checkpoint", "method_of", "own_model", "refuse_other_base", "save_run", "source_of_run"]
 
 MOST_AWAY: Final = 0.02
 """Nats between the predictions of a merged model and of its parts: bfloat16 weights that a small update is added to lose some of it."""
@@ -44,7 +44,7 @@ def engine_of(folder: RunFolder, task: Task) -> Engine:
     from nbtune.methods import first_ids, is_estimator
     from nbtune.objectives import encoder_for
 
-    method, spec = _method_of(folder)
+    method, spec = method_of(folder)
     if is_estimator(method):
         return _fitted_engine(folder, task, spec)
     base = _base(folder)
@@ -69,7 +69,7 @@ def own_model(folder: RunFolder) -> LoadedModel:
     from nbtune.methods import is_estimator
     from nbtune.models.loading import LoadedModel
 
-    if is_estimator(_method_of(folder)[0]):
+    if is_estimator(method_of(folder)[0]):
         message = f"run {folder.name} trained nothing of its model: it is a classifier over frozen states"
         raise RunError(message, hint="ask it: run.predict(rows); or nbtune.models.load(...) for the model itself")
     base, _ = _restored(folder)
@@ -81,7 +81,7 @@ def save_run(folder: RunFolder, target: Path, *, merge: bool) -> Path:
     """See `Run.save`."""
     from nbtune.methods import finish_saved, merges
 
-    method, spec = _method_of(folder)
+    method, spec = method_of(folder)
     if target.exists() and any(target.iterdir()):
         raise RunError(f"the folder {str(target)!r} is not empty", hint="name a new folder")
     if merge and not merges(method, spec):
@@ -190,7 +190,7 @@ def _restored(folder: RunFolder, *, shared: bool = False, quantized: bool = True
     from nbtune.models.shared import own_base, shared_base
 
     last_checkpoint(folder)  # there is one: said before anything is loaded
-    method, _ = _method_of(folder)
+    method, _ = method_of(folder)
     source, held = source_of_run(folder)
     if not quantized:
         held["quantization"] = None
@@ -204,7 +204,7 @@ def _put_on(folder: RunFolder, base: Base) -> Path:
     """Adds what was trained to a base, as the last checkpoint has it, and folds what only training needs."""
     from nbtune.methods import attach, finish
 
-    method, spec = _method_of(folder)
+    method, spec = method_of(folder)
     attach(method, base, spec, folder.id)
     last = _read_last(folder, base)
     finish(method, base, folder.id)
@@ -215,7 +215,7 @@ def _read_newer(folder: RunFolder, base: Base) -> Path:
     """The same where an older checkpoint is on; what was folded has no place for what is trained, and is put on anew."""
     from nbtune.methods import folds
 
-    if not folds(_method_of(folder)[0]):
+    if not folds(method_of(folder)[0]):
         return _read_last(folder, base)
     base.remove_adapter(folder.id)
     return _put_on(folder, base)
@@ -225,7 +225,7 @@ def source_of_run(folder: RunFolder) -> tuple[Source, dict[str, Any]]:
     """The model that a run was trained on, with the head that its objective takes, and how it is held."""
     from nbtune.objectives import source_for
 
-    _, spec = _method_of(folder)
+    _, spec = method_of(folder)
     source = source_for(spec.objective, spec.model, _task(folder) if spec.objective != "sft" else None)
     return source, {"dtype": spec.dtype, "quantization": spec.quantization, "device": spec.device}
 
@@ -254,7 +254,7 @@ def refuse_other_base(folder: RunFolder, base: Base) -> None:
         raise RunError(message, hint="put the model back that was there, or train anew on this one")
 
 
-def _method_of(folder: RunFolder) -> tuple[Method, Any]:
+def method_of(folder: RunFolder) -> tuple[Method, Any]:
     """The run's method and its options."""
     from nbtune.methods import get
 
@@ -274,6 +274,23 @@ def _read_last(folder: RunFolder, base: Base) -> Path:
                 raise  # it is damaged
         else:
             return last
+
+
+def checkpoint_of(folder: RunFolder, step: int | None) -> Path:
+    """The checkpoint of a step (None: the newest).
+
+    Raises:
+        RunError: there is none, with those that there are.
+    """
+    found = folder.checkpoints()
+    if step is None and found:
+        return found[-1]
+    chosen = [path for path in found if path.name == f"step-{step or 0:06d}"]
+    if not chosen:
+        there = ", ".join(str(int(path.name.removeprefix("step-"))) for path in found) or "none"
+        message = f"run {folder.name} has no checkpoint of step {step}" if step is not None else f"run {folder.name} has no checkpoint"
+        raise RunError(message, hint=f"there are: {there}; save_steps and save_total_limit keep more, run.checkpoint() makes one")
+    return chosen[0]
 
 
 def last_checkpoint(folder: RunFolder) -> Path:

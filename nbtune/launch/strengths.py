@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 from nbtune.data.retained import GENERAL
 from nbtune.errors import RunError, SpecError
 from nbtune.launch.attached import engine_of
+from nbtune.launch.variants import MOST, own_weights
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
     from nbtune.inference import Engine
-    from nbtune.models.base import Base
     from nbtune.store import RunFolder
     from nbtune.task import Task
     from nbtune.training.evaluation import Evaluator
@@ -31,7 +30,7 @@ def strength_curve(folder: RunFolder, task: Task, strengths: Sequence[float], *,
     from nbtune.training.forgetting import Retained
 
     values = [float(value) for value in strengths]
-    if not values or any(not 0 <= value <= 2 for value in values):  # noqa: PLR2004  what is beyond twice is noise
+    if not values or any(not 0 <= value <= MOST for value in values):
         raise SpecError(f"a strength is a number from 0 to 2, not {list(strengths)!r:.60}", hint="0 is the base, 1 what was trained")
     if folder.status() in ("queued", "running", "paused"):  # it would go on training at that strength
         raise RunError(f"run {folder.name} is {folder.status()}: its strength can be told when it is over", hint="wait for it: run.wait()")
@@ -41,7 +40,7 @@ def strength_curve(folder: RunFolder, task: Task, strengths: Sequence[float], *,
     goes_on = not engine.base.heads and not is_seq2seq(engine.base.config)  # else it cannot be asked for a text
     asked = Retained.of(retain or folder.spec.get("retain") or GENERAL, engine.encoder.first) if goes_on else None
     dev = _dev(folder, task, engine, max_rows)
-    untouched = _untouched(folder, engine.base)
+    untouched = own_weights(folder, engine.base, folder.id)
     rows = []
     for value in values:
         with at_strength(engine.base, folder.id, value, untouched):
@@ -72,18 +71,3 @@ def _dev(folder: RunFolder, task: Task, engine: Engine, max_rows: int) -> Evalua
         packed=can_pack(engine.base.config),
         num_samples=0,
     )
-
-
-def _untouched(folder: RunFolder, base: Base) -> dict[str, torch.Tensor]:
-    """The base's own weights, where the run trained parts of its copy."""
-    if base.has_adapter(folder.id):
-        return {}
-    from nbtune.launch.attached import source_of_run
-    from nbtune.models.shared import shared_base
-
-    source, held = source_of_run(folder)
-    named = shared_base(source, **held).model.named_parameters(remove_duplicate=False)
-    plain = {
-        key.replace(".base_layer", "").replace(".original_module", ""): value.detach() for key, value in named
-    }  # others' adapters are on it
-    return {key: plain[key] for key in base.trained(folder.id)}

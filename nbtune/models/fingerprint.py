@@ -1,4 +1,4 @@
-"""A few hundred of a base's own numbers, hashed: the same model again, or another one under its name."""
+"""What a model is and what was learnt on it, hashed: the same again, or another one under its name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from nbtune.models.families import stacks
 if TYPE_CHECKING:
     import torch
 
-    from nbtune.models.base import Base
+    from nbtune.models.base import Base, Trained
 
-__all__ = ["fingerprint"]
+__all__ = ["fingerprint", "sum_of"]
 
 _NUMBERS: Final = 64
 
@@ -39,6 +39,18 @@ def fingerprint(base: Base) -> str:
     for key in sorted(own):
         digest.update(f"{key}:{tuple(own[key].shape)}".encode())
         digest.update(_sample(own[key]))
+    return digest.hexdigest()
+
+
+def sum_of(learnt: Trained) -> str:
+    """SHA-256 over the names, shapes, formats and bytes of all tensors of what was learnt."""
+    import torch
+
+    digest = hashlib.sha256()
+    for key in sorted(learnt.tensors):
+        tensor = learnt.tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from nbtune.models.base import Base
 
-__all__ = ["at_strength"]
+__all__ = ["at_strength", "scalings", "set_strength"]
 
 _SCALED: Final = frozenset({"lora", "loha", "lokr", "bottleneck", "fourierft"})
 """peft's names of the tuners whose output is multiplied by a number before it is added."""
@@ -39,10 +39,37 @@ def at_strength(base: Base, name: str, strength: float, untouched: Mapping[str, 
     yield from (_parts(base, name, strength, untouched) if not base.has_adapter(name) else _adapter(base, name, strength))
 
 
-def _adapter(base: Base, name: str, strength: float) -> Iterator[None]:
+def set_strength(base: Base, name: str, strength: float, untouched: Mapping[str, torch.Tensor]) -> None:
+    """The same for good: of an adapter, or a copy of the base, that nobody else asks.
+
+    Raises:
+        RunError: as `at_strength`.
+    """
+    import torch
+
+    if base.has_adapter(name):
+        _refuse_unscaled(base, name)
+        for held, key in _numbers(base, name):
+            held[key] *= strength
+        return
+    with torch.no_grad():
+        for key, parameter in base.trained(name).items():
+            parameter.copy_(torch.lerp(untouched[key].to(parameter), parameter, strength))
+
+
+def scalings(base: Base, name: str) -> list[float]:
+    """By which numbers the outputs of an adapter's layers are multiplied, layer by layer; none, where they are not."""
+    return [float(held[key]) for held, key in _numbers(base, name)] if base.kind in _SCALED else []
+
+
+def _refuse_unscaled(base: Base, name: str) -> None:
     if base.kind not in _SCALED or any(getattr(module, "use_dora", {}).get(name) for module in base.model.modules()):
         message = "what this run trained has no strength: it does not add to the model's outputs"
         raise RunError(message, hint="lora, loha, lokr, fourierft and adapter have, and so has what trains the model's own weights")
+
+
+def _adapter(base: Base, name: str, strength: float) -> Iterator[None]:
+    _refuse_unscaled(base, name)
     places = list(_numbers(base, name))
     before = [held[key] for held, key in places]
     try:

@@ -122,6 +122,6 @@ class Found:
     def _spent(self) -> str:
         return (
             f"{self.calls:,} calls: {self.scoring_calls:,} to score, {self.scoring_calls / self.full_calls:.0%} of the {self.full_calls:,} "
-            f"that all rows of all templates take, and {self.other_calls:,} to write templates. One was dropped when it was shown to be "
-            f"worse than another at a level of {self.level:g}."
+            f"that all rows of all templates take, and {self.other_calls:,} to write templates. One is dropped once it is shown to be "
+            f"worse than another (at a level of {self.level:g}): {sum(each.dropped_after is not None for each in self.tried)} were."
         )

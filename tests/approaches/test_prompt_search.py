@@ -378,6 +378,16 @@ def test_a_prompt_of_which_the_row_is_unknown_is_refused_rather_than_asked_in_ot
         found.answer(["Ticket: something else\nTeam:"], asking)
 
 
+def test_a_run_may_be_asked_by_what_a_search_on_it_finds(folder: Path, home: Path) -> None:
+    task = ticket_task(60)
+    run = nbtune.finetune("lora", task=task, model=folder, max_steps=2, num_samples=0, name="few").wait()
+    entry = {"prompt-search": {"templates": ["{{ text }} Team:"], "max_rows": 16}}
+    grid = nbtune.compare([entry, {"run": {"run": "few", "prompt": entry}}], task=task, floor=False)
+    assert list(grid.table["kind"]) == ["prompting", "tuned"]
+    assert len(list((home / "searches").iterdir())) == 2, "what the run answers is kept apart from what the base does"
+    assert grid.table["train_seconds"].iloc[1] > run.summary["seconds"]
+
+
 def test_columns_are_named_by_what_is_not_as_usual_and_templates_by_a_few_digits() -> None:
     labels = [label_of(*wanted(entry)) for entry in ("prompt-search", {"prompt-search": variants("A")}, {"prompt-search": variants("B")})]
     assert labels[0] == "prompt-search"

@@ -196,7 +196,7 @@ def test_it_is_a_run_like_any_other_and_nothing_is_loaded_for_it(
     merged = AutoModelForCausalLM.from_pretrained(run.save(tmp_path / "merged", merge=True), dtype=torch.float32)
     for model in (peft.eval(), merged.eval()):
         torch.testing.assert_close(_logits(model, run), before, rtol=0, atol=1e-5)
-    grid = nbtune.compare([{"run": "one"}, {"run": "two"}, {"run": "both"}], task=ticket_task())
+    grid = nbtune.compare([{"run": "one"}, {"run": "two"}, {"run": "both"}], task=ticket_task(), floor=False)
     assert list(grid.table["approach"]) == ["run: one", "run: two", "run: both"]
     assert grid.warnings == []
     assert "combined by cat: one (1), two (1)" in run._repr_mimebundle_()["text/plain"]

@@ -8,7 +8,7 @@ import pytest
 
 import nbtune
 from nbtune.approaches.few_shot import FewShotSpec, choose
-from nbtune.errors import ComparisonError, ModelError, NbtuneError, RunError, SpecError
+from nbtune.errors import ComparisonError, NbtuneError, RunError, SpecError
 from tests.examples import echo_task, ticket_task
 from tests.tiny import tiny_llama
 
@@ -21,7 +21,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rows_stand_in_the_order_asked_and_outputs_hold_every_test_row_of_every_approach(folder: Path) -> None:
     task = ticket_task()
     run = nbtune.finetune("lora", task=task, model=folder, max_steps=3, name="few").wait()
-    grid = nbtune.compare([{"few-shot": {"k": 3}}, "zero-shot", {"run": "few"}, {"few-shot": {"k": 3, "select": "balanced"}}], task=task)
+    entries = [{"few-shot": {"k": 3}}, "zero-shot", {"run": "few"}, {"few-shot": {"k": 3, "select": "balanced"}}]
+    grid = nbtune.compare(entries, task=task, floor=False)
     assert list(grid.table["approach"]) == ["few-shot: k=3", "zero-shot", "run: few", "few-shot: k=3, select=balanced"]
     assert list(grid.outputs["row"]) == [row for row in range(len(task.test)) for _ in range(4)]
     assert list(grid.outputs["expected"])[::4] == [item.label for item in task.test]
@@ -37,7 +38,7 @@ def test_rows_stand_in_the_order_asked_and_outputs_hold_every_test_row_of_every_
 def test_what_a_run_cost_stands_under_the_same_names_for_all_and_is_what_its_folder_says(folder: Path, tmp_path: Path, method: str) -> None:
     options = {} if method == "features" else {"max_steps": 2, "num_samples": 0}
     run = nbtune.finetune(method, task=ticket_task(30), model=folder, **options).wait()
-    frozen, tuned = nbtune.compare(["zero-shot", run], task=ticket_task(30)).table.to_dict("records")
+    frozen, tuned = nbtune.compare(["zero-shot", run], task=ticket_task(30), floor=False).table.to_dict("records")
     costs = {
         "trainable_parameters": run.summary["trainable_parameters"],
         "adapter_bytes": sum(path.stat().st_size for path in run.save(tmp_path / "saved").iterdir()),
@@ -87,8 +88,13 @@ def test_texts_just_typed_are_compared_without_answers(folder: Path) -> None:
 
 def test_labels_may_be_generated_instead_of_scored_and_the_grid_says_which(folder: Path) -> None:
     task = ticket_task(30)
-    for scoring, said in (("sum", "summed log-probability"), ("mean", "mean log-probability"), ("generate", "answers generated (greedy")):
-        grid = nbtune.compare(["zero-shot"], task=task, model=folder, scoring=scoring)
+    for scoring, said in (
+        ("sum", "summed log-probability"),
+        ("mean", "mean log-probability"),
+        ("byte", "by byte"),
+        ("generate", "answers generated (greedy"),
+    ):
+        grid = nbtune.compare(["zero-shot"], task=task, model=folder, scoring=scoring, floor=False)
         assert any(said in check for check in grid.checks)
     assert grid.table["p_value"].isna().all(), "there is nothing to compare with"
 
@@ -146,7 +152,9 @@ def test_an_approach_is_usable_alone(folder: Path) -> None:
         (["zero-shot", "zero-shot"], SpecError, "there twice"),
         ([{"run": "nobody"}], RunError, "no run 'nobody'"),
         ([3], SpecError, "an approach is a name"),
-        ([{"few-shot": {"k": 30}}], ModelError, "the longest prompt with its answer has"),
+        ([{"few-shot": {"select": "fixed"}}], SpecError, "belong together"),
+        ([{"floor": "average"}], SpecError, "by cannot be 'average'"),
+        ([{"function": None}], SpecError, "function"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_with_what_can(folder: Path, approaches: Any, error: type[NbtuneError], match: str) -> None:

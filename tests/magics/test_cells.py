@@ -205,7 +205,7 @@ def test_interrupting_python_works_as_before_afterwards(kernel: Kernel) -> None:
 def test_in_the_background_the_cell_returns_and_later_ones_wait(kernel: Kernel) -> None:
     good(kernel.run(f"%finetune lora {SHORT} --background --as later\nlater.pause()"))
     good(kernel.run("import time\nwhile later.status != 'paused': time.sleep(0.05)\nlater.resume()"))
-    good(kernel.run("%%compare --task tickets --as grid\n- zero-shot\n- run: later\n", timeout=120))
+    good(kernel.run("%%compare --task tickets --floor false --as grid\n- zero-shot\n- run: later\n", timeout=120))
     assert kernel.value("later.status, list(grid.table['approach'])") == "('finished', ['zero-shot', 'run: later'])"
 
 
@@ -220,7 +220,67 @@ def test_the_grid_is_shown_once_and_returned(kernel: Kernel) -> None:
     assert result.result is None
     assert "few-shot" in result.shown[-1]["text/plain"]
     assert "<table" in result.shown[-1]["text/html"]
-    assert kernel.value("len(_.table)") == "2"
+    assert kernel.value("len(_.table)") == "4", "the floors stand last"
+
+
+def test_functions_ensembles_and_runs_of_the_notebook_are_columns_by_their_names(kernel: Kernel) -> None:
+    good(kernel.run("def by_rule(prompt):\n    return 'shipping' if 'arrived' in prompt or 'late' in prompt else 'billing'\n"))
+    good(kernel.run(f"%%finetune lora {SHORT} --save_steps 1 --as noted\n", timeout=120))
+    body = (
+        "- by_rule\n- ensemble: [zero-shot, by_rule, run: noted]\n- run: {run: noted, strength: 0.5}\n"
+        "- run: {run: noted, step: 1}\n- run: {run: noted, prompt: {few-shot: {k: 2}}}\n"
+    )
+    result = good(kernel.run(f"%%compare --task tickets --floor false --as mixed\n{body}", timeout=120))
+    names = [
+        *("function: by_rule", "ensemble (vote): zero-shot + function: by_rule + run: noted"),
+        *("run: noted, strength 0.5", "run: noted, step 1", "run: noted, few-shot: k=2"),
+    ]
+    assert kernel.value("list(mixed.table['approach'])") == str(names)
+    assert kernel.value("float(mixed.table['accuracy'][0]), mixed.warnings") == "(1.0, [])"
+    assert all(name in result.shown[-1]["text/plain"] for name in names)
+    asked = good(kernel.run("%%prompt --task tickets --model tiny\nfunction: by_rule\nfloor: majority\n", timeout=60))
+    assert "function: by_rule: accuracy 1.000" in asked.shown[-1]["text/plain"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("- function: nobody", "there is no function 'nobody' in this notebook"),
+        ("- function: by_ruel", "did you mean 'by_rule'?"),
+        ("- ensemble: [zero-shot]", "a list of two approaches or more"),
+        ("- ensemble: [zero-shot, few-shoot]", "no approach 'few-shoot'"),
+        ("- ensemble: [zero-shot, run: nobody]", "there is no run 'nobody'"),
+        ("- run: {run: nobody, strength: 0.5}", "there is no run 'nobody'"),
+        ("- run: {run: nobody, strength: 5}", "strength must be at most 2"),
+        ("- floor: median", "by cannot be 'median'"),
+        ("- few-shot: {select: fixed, rows: nothing}", "rows must be a list"),
+        ("- zero-shot: {calibrate: 3}", "calibrate must be true or false"),
+    ],
+)
+def test_what_is_wrong_with_an_approach_is_one_line_with_its_line_in_the_cell(kernel: Kernel, body: str, said: str) -> None:
+    good(kernel.run("def by_rule(prompt):\n    return 'billing'\n"))
+    result = kernel.run(f"%%compare --task tickets --model tiny\n- zero-shot\n{body}\n")
+    assert result.status == "error"
+    assert len(result.lines) <= 2
+    assert said in " ".join(result.lines)
+    assert "line 3: " in result.lines[0]
+
+
+def test_a_function_that_fails_leaves_the_rest_of_the_grid(kernel: Kernel) -> None:
+    good(kernel.run("def careless(prompt):\n    return {}[prompt]\n"))
+    result = good(kernel.run("%%compare --task tickets --model tiny --as kept_grid\n- zero-shot\n- careless\n", timeout=60))
+    assert "row 0: it raised KeyError" in result.shown[-1]["text/plain"]
+    assert kernel.value("list(kept_grid.table['approach'])[0]") == "zero-shot"
+
+
+def test_help_tells_of_every_approach_and_of_what_each_understands(kernel: Kernel) -> None:
+    for magic in ("compare", "prompt"):
+        text = good(kernel.run(f"%%{magic} --help\n")).text
+        for name in ("zero-shot", "few-shot", "ensemble", "function", "floor", "run", "--scoring", "byte", "--decoding"):
+            assert name in text
+        text = good(kernel.run(f"%%{magic} few-shot --help\n")).text
+        for words in ("select: random|balanced|similar|diverse|fixed", "seeds: NUMBER", "calibrate: true|false"):
+            assert words in text
 
 
 def test_inputs_are_compared_by_eye(kernel: Kernel) -> None:

@@ -11,6 +11,7 @@ import pytest
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
+from nbtune.approaches.few_shot import FewShotSpec
 from nbtune.methods import names
 from nbtune_magics import load_ipython_extension, unload_ipython_extension
 from nbtune_magics.completion import Completion
@@ -64,13 +65,22 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("%%task t\nprompt: |\n  some te‸", ()),
         ("%%task t\nmetric: ac‸", ("accuracy",)),
         ("%%task t\nki‸", ("kind: ",)),
-        ("%%compare --task tickets\n- ‸", ("zero-shot", "few-shot", "run: ")),
-        ("%%compare\n- few-shot: {‸", ("k: ", "select: ", "seed: ")),
-        ("%%compare\n- few-shot: {k: 8, ‸", ("select: ", "seed: ")),
+        ("%%compare --task tickets\n- ‸", ("zero-shot", "few-shot", "prompt-search", "ensemble", "function", "floor", "run: ")),
+        ("%%compare\n- few-shot: {‸", tuple(f"{name}: " for name in FewShotSpec.model_fields)),
+        ("%%compare\n- few-shot: {k: 8, or‸", ("order: ",)),
+        ("%%compare\n- few-shot: {k: 8, k‸", ()),
         ("%%compare\n- few-shot: {k: 8, select: b‸", ("balanced",)),
+        ("%%compare\n- few-shot: {calibrate: ‸", ("true", "false")),
+        ("%%compare\n- floor: ‸", ("majority", "tf-idf", "neighbours")),
+        ("%%compare\nfloor: ‸", ("true", "false")),
+        ("%%compare\n- ensemble: [zero-shot, few‸", ("few-shot",)),
+        ("%%compare\n- ensemble: {by: ‸", ("vote", "mean")),
+        ("%%compare\n- run: {run: x, st‸", ("step: ", "strength: ")),
         ("%%compare\nscor‸", ("scoring: ",)),
         ("%%prompt --task tickets\nfew‸", ("few-shot",)),
-        ("%%prompt\nfew-shot: {se‸", ("select: ", "seed: ")),
+        ("%%prompt\nfew-shot: {se‸", ("select: ", "seed: ", "seeds: ")),
+        ("%%prompt\nfloor: m‸", ("majority",)),
+        ("%%prompt\nscoring: b‸", ("byte",)),
         ("%runs st‸", ("stop",)),
         ("%combine both --how ti‸", ("ties", "ties_svd")),
         ("%combine both --weights ‸", ()),
@@ -93,6 +103,17 @@ def test_runs_are_offered_after_the_name_of_their_combination_each_once(monkeypa
     assert "one" not in (at("%combine ‸") or ())
     assert at("%strength t‸") == ("third", "two")
     assert "--max_rows" in (at("%strength two ‸") or ())
+
+
+def test_functions_of_the_notebook_are_offered_as_approaches() -> None:
+    def by_rule(prompt: str) -> str:
+        return prompt
+
+    by_rule.__module__ = "__main__"
+    variables = {"by_rule": by_rule, "number": 3, "_hidden": by_rule, "imported": pd.DataFrame}
+    assert at("%%compare\n- function: ‸", variables) == ("by_rule",)
+    assert at("%%compare\n- by‸", variables) == ("by_rule",)
+    assert at("%%prompt\nfunction: b‸", variables) == ("by_rule",)
 
 
 @pytest.mark.parametrize("cell", ["x = 1‸", "%%fine‸", "%%time\nlo‸", "%matplotlib ‸", "%%finetune‸", "print('%finetune ‸"])

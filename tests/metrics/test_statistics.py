@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from nbtune.errors import DataError
 from nbtune.metrics import interval, metric_of, paired_difference, paired_p_value, score_interval
+from nbtune.metrics.statistics import adjusted, detectable, repeated_interval
 
 
 @pytest.mark.parametrize(("ones", "count"), [(0, 1), (0, 20), (20, 20), (13, 20), (77, 80), (1, 3), (500, 1000)])
@@ -188,3 +190,59 @@ def test_the_interval_holds_the_score(name):
     assert low < metric.score(outputs, expected) < high
     assert math.isfinite(low)
     assert math.isfinite(high)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 12])
+def test_holm_equals_statsmodels_and_the_steps_by_hand(count):
+    chance = np.random.default_rng(count)
+    p_values = list(chance.random(count) ** 3)
+    found = adjusted(p_values)
+    assert found == pytest.approx(list(multipletests(p_values, method="holm")[1]))
+    by_hand, so_far = [0.0] * count, 0.0
+    for place, number in enumerate(sorted(range(count), key=p_values.__getitem__)):
+        so_far = max(so_far, min(1.0, (count - place) * p_values[number]))
+        by_hand[number] = so_far
+    assert found == pytest.approx(by_hand)
+
+
+def test_no_test_needs_no_adjusting():
+    assert adjusted([]) == []
+
+
+def test_what_can_be_told_shrinks_with_the_root_of_the_rows_and_by_the_formula():
+    a, b = [1.0, 0.0, 1.0, 1.0] * 25, [0.0, 0.0, 1.0, 1.0] * 25
+    spread = math.sqrt(0.25 * 0.75)
+    assert detectable(a, b) == pytest.approx((1.959964 + 0.841621) * spread / 10, abs=1e-6)
+    assert detectable(a * 4, b * 4) == pytest.approx(detectable(a, b) / 2)
+    assert 0 < detectable([1.0] * 50, [1.0] * 50) < 0.1, "columns that agree everywhere may still differ a little"
+    with pytest.raises(DataError, match="not 1 and 2"):
+        detectable([1.0], [1.0, 0.0])
+
+
+def test_the_interval_over_repeats_is_that_of_the_rows_means():
+    chance = np.random.default_rng(4)
+    expected = [str(label) for label in chance.integers(0, 3, 60)]
+    repeats = [[label if chance.random() < 0.7 else "x" for label in expected] for _ in range(3)]
+    metric = metric_of("accuracy", "classification")
+    means = np.mean([metric.rows(outputs, expected) for outputs in repeats], axis=0)
+    assert repeated_interval(metric, repeats, expected) == interval(list(means), binary=False)
+    low, high = repeated_interval(metric, repeats, expected)
+    single = score_interval(metric, repeats[0], expected)
+    assert low < means.mean() < high
+    assert high - low < single[1] - single[0], "the mean of several is surer than one"
+
+
+def test_the_interval_over_repeats_of_an_f1_resamples_the_same_rows_of_all():
+    chance = np.random.default_rng(4)
+    expected = [str(label) for label in chance.integers(0, 3, 60)]
+    repeats = [[label if chance.random() < 0.7 else "1" for label in expected] for _ in range(3)]
+    metric = metric_of("macro_f1", "classification")
+    low, high = repeated_interval(metric, repeats, expected)
+    scores = [metric.score(outputs, expected) for outputs in repeats]
+    resampled = []
+    for _ in range(400):
+        rows = chance.integers(0, 60, 60)
+        resampled.append(np.mean([metric.score([one[row] for row in rows], [expected[row] for row in rows]) for one in repeats]))
+    assert low < np.mean(scores) < high
+    assert (low, high) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])), abs=0.04)
+    assert repeated_interval(metric, [expected, expected], expected) == interval([1.0] * 60, binary=True)

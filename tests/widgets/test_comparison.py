@@ -33,7 +33,8 @@ def comparison(rows: int = 6, *, outputs=None, table=None, metric="accuracy"):
             "difference": [-0.8, -0.4, 0.4],
             "difference_low": [-0.9, -0.6, 0.2],
             "difference_high": [-0.6, -0.1, 0.6],
-            "p_value": [1e-9, 0.0312, 0.0312],
+            "p_value": [1e-9, 0.0104, 0.0104],
+            "p_adjusted": [3e-9, 0.0312, 0.0312],
             "trainable_parameters": [0, 0, 2_442_240],
             "adapter_bytes": [0, 0, 9_800_000],
             "peak_memory_bytes": [0, 0, 1_965_000_000],
@@ -51,6 +52,7 @@ def comparison(rows: int = 6, *, outputs=None, table=None, metric="accuracy"):
         warnings=["few-shot gives one label in 61 % of the rows"],
         checks=["the same 6 rows were answered by all"],
         notes=["labels are scored by their summed log-probability"],
+        verdict=("Fine-tuning pays here.",),
     )
 
 
@@ -131,7 +133,13 @@ def test_inputs_without_answers_are_shown_side_by_side_without_scores():
 
 def test_warnings_notes_and_checks_are_all_said():
     text = safe(comparison_html(comparison())).text
-    for words in ("Warning few-shot gives one label", "summed log-probability", "the same 6 rows"):
+    for words in (
+        "Warning few-shot gives one label",
+        "summed log-probability",
+        "the same 6 rows",
+        "What follows",
+        "Fine-tuning pays here.",
+    ):
         assert words in text
 
 
@@ -154,6 +162,7 @@ def test_nothing_in_names_prompts_or_outputs_becomes_markup():
         warnings=[NASTY],
         checks=[NASTY],
         notes=[NASTY],
+        verdict=[NASTY],
     )
     assert safe(comparison_html(nasty)).text.count("onerror") > 5
 

@@ -1,0 +1,186 @@
+"""What was asked before is not asked again, whatever else has changed; what has changed is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+import nbtune
+from nbtune.inference import Decoding
+from nbtune.inference.cache import AnswerCache, question_keys
+from tests.examples import echo_task, ticket_rows, ticket_task
+from tests.tiny import tiny_llama
+
+FEW = {"few-shot": {"k": 2}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("tiny"))
+
+
+class Count:
+    """Rows that went through a model since it was last asked."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def taken(self) -> int:
+        found, self.rows = self.rows, 0
+        return found
+
+
+@pytest.fixture
+def count(monkeypatch: pytest.MonkeyPatch) -> Iterator[Count]:
+    from nbtune.inference import engine
+
+    counter = Count()
+    for name in ("score_chunk", "generate_chunk"):
+        plain = getattr(engine, name)
+
+        def counted(base: Any, questions: Any, *more: Any, _plain: Any = plain) -> Any:
+            counter.rows += len(questions)
+            return _plain(base, questions, *more)
+
+        monkeypatch.setattr(engine, name, counted)
+    return counter
+
+
+def without_time(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns=["seconds", "train_seconds"])
+
+
+@pytest.mark.parametrize("kind", ["labels", "texts"])
+def test_a_grid_asked_again_asks_three_rows_a_column_and_says_the_same(folder: Path, count: Count, kind: str) -> None:
+    task = ticket_task() if kind == "labels" else echo_task()
+    first = nbtune.compare(["zero-shot", FEW], task=task, model=folder)
+    assert count.taken() == 2 * (len(task.test) + 3)
+    again = nbtune.compare(["zero-shot", FEW], task=task, model=folder)
+    assert count.taken() == 2 * 3
+    pd.testing.assert_frame_equal(without_time(again.table), without_time(first.table))
+    pd.testing.assert_frame_equal(again.outputs, first.outputs)
+    assert again.warnings == first.warnings == []
+    for before, now in zip(first.table["seconds"][:2], again.table["seconds"][:2], strict=True):
+        assert now == pytest.approx(before, rel=0.3), "the seconds are those that the answers took when they were asked"
+
+
+def test_a_changed_row_costs_one_row(folder: Path, count: Count) -> None:
+    rows = ticket_rows(60)
+    parts = {"train": rows[:40], "test": rows[40:]}
+    nbtune.compare(["zero-shot"], task=ticket_task(data=parts), model=folder, floor=False)
+    count.taken()
+    changed = [*rows[40:50], {"text": "an altogether different request", "team": "billing"}, *rows[51:]]
+    task = ticket_task(data={**parts, "test": changed})
+    nbtune.compare(["zero-shot"], task=task, model=folder, floor=False)
+    places = {0, len(task.test) // 2, len(task.test) - 1}
+    assert count.taken() == 1 + len(places)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"decoding": {"max_new_tokens": 5}}, {"decoding": {"stop": ["a"]}}, {"dtype": "bfloat16"}], ids=["tokens", "stop", "dtype"]
+)
+def test_other_decoding_or_number_format_is_asked_anew(folder: Path, count: Count, changed: dict[str, Any]) -> None:
+    task = echo_task()
+    nbtune.compare(["zero-shot"], task=task, model=folder, dtype="float32")
+    count.taken()
+    nbtune.compare(["zero-shot"], task=task, model=folder, **{"dtype": "float32", **changed})
+    assert count.taken() == len(task.test) + 3
+
+
+def test_other_labels_are_asked_anew_and_another_way_to_count_them_is_not(folder: Path, count: Count) -> None:
+    task = ticket_task()
+    nbtune.compare(["zero-shot"], task=task, model=folder, floor=False)
+    count.taken()
+    nbtune.compare(["zero-shot"], task=task, model=folder, floor=False, scoring="mean")
+    assert count.taken() == 3
+    nbtune.compare(["zero-shot"], task=ticket_task(labels=[*task.labels, "legal"]), model=folder, floor=False)
+    assert count.taken() == len(task.test) + 3
+
+
+def test_a_run_that_was_trained_further_is_asked_again(folder: Path, count: Count) -> None:
+    task = ticket_task(30)
+    for method in ("lora", "layernorm"):
+        run = nbtune.finetune(method, task=task, model=folder, max_steps=2, num_samples=0).wait()
+        nbtune.compare([run], task=task, floor=False)
+        count.taken()
+        nbtune.compare([run], task=task, floor=False)
+        assert count.taken() == 3
+        with torch.no_grad():
+            next(iter(run.engine().base.trained(run.id).values())).add_(0.01)
+        nbtune.compare([run], task=task, floor=False)
+        assert count.taken() == len(task.test) + 3
+
+
+def test_another_model_under_the_same_name_is_asked_again(tmp_path: Path, count: Count) -> None:
+    task = ticket_task(30)
+    for seed in (0, 1):
+        tiny_llama(tmp_path / "model", seed=seed)
+        nbtune.models.unload()
+        nbtune.compare(["zero-shot"], task=task, model=tmp_path / "model", floor=False)
+        assert count.taken() == len(task.test) + 3
+
+
+@pytest.mark.parametrize("damage", ["no database", "another table", "no JSON", "a folder"])
+def test_a_damaged_file_is_told_and_nothing_fails(folder: Path, home: Path, damage: str) -> None:
+    import sqlite3
+
+    task = ticket_task(30)
+    first = nbtune.compare(["zero-shot"], task=task, model=folder, floor=False)
+    path = AnswerCache().path
+    assert path.is_relative_to(home)
+    if damage in ("no database", "a folder"):
+        path.unlink()
+    if damage == "no database":
+        path.write_bytes(b"neither here nor there" * 100)
+    elif damage == "a folder":
+        path.mkdir()
+    else:
+        with sqlite3.connect(path) as file:
+            file.execute("DROP TABLE answers" if damage == "another table" else "UPDATE answers SET value = 'neither'")
+            if damage == "another table":
+                file.execute("CREATE TABLE answers (other TEXT)")
+    again = nbtune.compare(["zero-shot"], task=task, model=folder, floor=False)
+    pd.testing.assert_frame_equal(again.outputs, first.outputs)
+    (note,) = [text for text in again.notes if "answers are not kept" in text]
+    assert "delete" in note
+
+
+def test_texts_that_are_no_texts_of_the_same_model_have_other_keys(folder: Path) -> None:
+    engine = nbtune.prompt("zero-shot", task=ticket_task(30), model=folder).engine
+    keys = question_keys(engine, [[1, 2], [12], [1, 2, 3]], "how")
+    assert len({*keys, *question_keys(engine, [[1, 2]], "another")}) == 4
+    assert keys == question_keys(engine, [[1, 2], [12], [1, 2, 3]], "how")
+
+
+def test_the_file_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nbtune.inference.cache._MOST", 50)
+    cache = AnswerCache(tmp_path / "answers.sqlite")
+    for start in range(0, 200, 40):
+        cache.put({f"key {number}": number for number in range(start, start + 40)}, 0.5)
+    found = cache.get([f"key {number}" for number in range(200)])
+    assert len(found) == 50
+    assert all(key == f"key {value}" and seconds == 0.5 for key, (value, seconds) in found.items())
+    assert cache.trouble is None
+
+
+def test_nothing_but_hashes_answers_and_seconds_is_kept(folder: Path) -> None:
+    task = ticket_task(30)
+    nbtune.compare(["zero-shot"], task=task, model=folder, floor=False)
+    held = AnswerCache().path.read_bytes()
+    assert task.test[0].row["text"].encode() not in held
+
+
+def test_answers_alone_are_kept_too(folder: Path, count: Count) -> None:
+    few = nbtune.prompt("few-shot", task=echo_task(), model=folder, k=2)
+    rows = [{"text": "about the tent"}, {"text": "about the saddle"}]
+    first = few.predict(rows)
+    assert count.taken() == 2
+    assert few.predict(rows) == first
+    assert count.taken() == 0
+    assert few.engine.generate(["anything"], Decoding(3))
+    assert count.taken() == 1, "an engine asked directly keeps nothing"
