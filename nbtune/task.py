@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from nbtune.data.conversations import asked
-from nbtune.data.examples import Example
+from nbtune.data.examples import Example, with_row
 from nbtune.data.instructions import FORMAT, Instruction
 from nbtune.data.pairs import Pair
 from nbtune.data.preparation import Prepared, prepare
@@ -202,8 +202,8 @@ class Task:
             msg = f"the prompt of {str(dict(row))[:80]} is empty or white space only"
             raise DataError(msg, hint="fill the columns that the prompt reads")
         if self.mixes and plain.get("set") is not None:
-            return Instruction.of(text, str(plain["set"]))
-        return text if self._second is None else Pair.of(text, self._second.render(plain))
+            return with_row(Instruction.of(text, str(plain["set"])), plain)
+        return with_row(text if self._second is None else Pair.of(text, self._second.render(plain)), plain)
 
     def prompts(self, rows: Iterable[Mapping[str, Any] | str]) -> list[str]:
         """The prompts of new rows (texts, dicts, or a DataFrame).

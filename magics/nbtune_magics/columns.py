@@ -79,6 +79,8 @@ def _option_with_objects(name: str, key: Any, value: Any, variables: Mapping[str
         return _with_objects(value, variables)
     if name == "function" and isinstance(value, str):
         return _function_of(value, variables) or value
+    if name.replace("_", "-") == "prompt-search" and key == "proposer" and isinstance(value, str):
+        return _proposer_of(value, variables)
     if name == "ensemble" and isinstance(value, list):
         return [_with_objects(member, variables) for member in value]
     return value
@@ -89,6 +91,12 @@ def _run_of(name: str, variables: Mapping[str, Any]) -> Any:
 
     thing = variables.get(name.replace("-", "_"))
     return thing if isinstance(thing, Run) else None
+
+
+def _proposer_of(name: str, variables: Mapping[str, Any]) -> Any:
+    """A function, or a model that is bound; else the name, which is a model's."""
+    thing = variables.get(name)
+    return thing if hasattr(thing, "tokenizer") else _function_of(name, variables) or name
 
 
 def _function_of(name: str, variables: Mapping[str, Any]) -> Any:

@@ -57,7 +57,11 @@ def _run(call: Call) -> Steps[Any]:
     call = call.with_values(options)
     chosen, task = said_of_task(call, PromptSpec, problems=[*problems, *unknown])
     asked, notice = yield from with_progress(_work(chosen, task, found), "asking")
-    notice.replace(answered_html(asked.answers), answered_text(asked.answers))
+    searched: list[Any] = [approach for approach in asked.approaches if hasattr(approach, "template")]
+    from nbtune_widgets.search import search_html, search_text
+
+    shown, told = answered_html(asked.answers), answered_text(asked.answers)
+    notice.replace(f"{shown}{search_html(searched)}" if searched else shown, f"{told}\n{search_text(searched)}" if searched else told)
     result = asked.approaches[0] if len(asked.approaches) == 1 else list(asked.approaches)
     if chosen.name is not None:
         bind(call.shell, chosen.name, result, "approach")
@@ -94,7 +98,8 @@ def _work(chosen: Said, task: Task, entries: list[Any]) -> Callable[[Callable[[s
         from nbtune.models import DEFAULT_DECODER
 
         spec = chosen.spec
-        setting = Setting(chosen.given.get("model") or DEFAULT_DECODER, spec.dtype, spec.quantization, spec.device)
+        model = chosen.given.get("model") or DEFAULT_DECODER
+        setting = Setting(model, spec.dtype, spec.quantization, spec.device, scoring=spec.scoring, report=report)
         made = []
         for entry in entries:
             report(f"preparing {entry if isinstance(entry, str) else next(iter(entry))}")
@@ -118,7 +123,7 @@ def _ask(made: Sequence[Approach], spec: PromptSpec, report: Callable[[str], Non
         def progress(done: int, total: int, label: str = approach.label) -> None:
             report(f"{label}: {done} of {total} dev rows")
 
-        outputs = approach.answer([row.prompt for row in rows], asking, progress=progress).outputs
+        outputs = approach.answer([row.question for row in rows], asking, progress=progress).outputs
         scored = bool(rows)
         found.append(
             Answered(

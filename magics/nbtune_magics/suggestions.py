@@ -33,7 +33,7 @@ def values_of(option: Option, typed: str, variables: Mapping[str, Any]) -> list[
         return list(index_names())
     if option.name == "function":
         return functions_in(variables)
-    if option.name == "model":
+    if option.name in ("model", "proposer"):
         from nbtune.models import CATALOGUE
 
         return [*CATALOGUE, *_variables(variables, lambda thing: hasattr(thing, "forward"))]

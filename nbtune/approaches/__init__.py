@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import SpecError
@@ -18,6 +18,7 @@ __all__ = ["approach_of", "get", "label_of", "names", "prompt", "short_option", 
 _FILES: Final = {
     "zero-shot": "zero_shot",
     "few-shot": "few_shot",
+    "prompt-search": "prompt_search",
     "run": "tuned",
     "ensemble": "ensemble",
     "retrieval": "retrieval",
@@ -25,7 +26,14 @@ _FILES: Final = {
     "floor": "floor",
 }
 _APPROACHES: Final = Registry["Kind"]("approach", "nbtune.approaches", _FILES, "KIND")
-_SHORT: Final = {"run": "run", "function": "function", "floor": "by", "ensemble": "of", "retrieval": "index"}
+_SHORT: Final = {
+    "run": "run",
+    "function": "function",
+    "floor": "by",
+    "ensemble": "of",
+    "retrieval": "index",
+    "prompt-search": "templates",
+}
 """The option that may stand alone in the place of all: `run: NAME`."""
 
 
@@ -107,6 +115,7 @@ def prompt(
     dtype: str | None = None,
     quantization: str | None = None,
     device: str | None = None,
+    report: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Approach:
     """A way to put the frozen model to the task, with `.predict(rows)`.
@@ -118,15 +127,16 @@ def prompt(
         dtype: as in `finetune`.
         quantization: as in `finetune`.
         device: as in `finetune`.
+        report: told in a few words what goes on, where it takes its time to be made.
         **options: the approach's, such as k and select.
 
     Raises:
         SpecError: unknown approach, option or value.
         ModelError: the model cannot be loaded.
     """
-    from nbtune.approaches.base import Setting
+    from nbtune.approaches.base import Setting, unheard
 
-    return approach_of({approach: options}, task, Setting(model, dtype, quantization, device))
+    return approach_of({approach: options}, task, Setting(model, dtype, quantization, device, report=report or unheard))
 
 
 def _named_run(entry: str) -> tuple[str, Any] | None:

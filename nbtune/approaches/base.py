@@ -17,16 +17,21 @@ from nbtune.models.families import answering, context_of
 from nbtune.training.evaluation import best_label, decoding_for
 
 if TYPE_CHECKING:
+    from nbtune.models.base import Base
     from nbtune.retrieval import Passage
     from nbtune.spec import DecodingSpec, Spec
     from nbtune.task import Task
 
-__all__ = ["Answers", "Approach", "Asked", "Asking", "Cost", "Kind", "Progress", "Setting", "Sort", "further", "silent"]
+__all__ = ["Answers", "Approach", "Asked", "Asking", "Cost", "Kind", "Progress", "Setting", "Sort", "further", "silent", "unheard"]
 
 Scoring = Literal["sum", "mean", "byte", "generate"]
 Sort = Literal["prompting", "tuned", "floor", "other"]
 Progress = Callable[[int, int], None]
 """Told (rows done, rows in all)."""
+
+
+def unheard(text: str) -> None:
+    """Nobody wants to know what goes on."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,33 @@ class Setting:
     device: str | None = None
     tuned: Engine | None = None
     """What is asked in the place of the base, where something is."""
+    scoring: Scoring = "sum"
+    decoding: DecodingSpec | None = None
+    report: Callable[[str], None] = unheard
+    """Told in a few words what goes on, by what takes its time to be made."""
 
     @property
     def called(self) -> str:
         """The base as a column names it where there are several."""
         held = [str(text) for text in (self.quantization, self.dtype) if text is not None]
         return f"{getattr(self.model, 'name', self.model)}{f' ({held[0]})' if held else ''}"
+
+    def asking(self, task: Task, engine: Engine | None) -> Asking:
+        """How a grid of this setting asks."""
+        from nbtune.spec import DecodingSpec
+
+        return Asking.of(task, engine, self.scoring, self.decoding or DecodingSpec())
+
+    def base(self) -> Base:
+        """The shared base.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        from nbtune.models.loading import source_of
+        from nbtune.models.shared import shared_base
+
+        return shared_base(source_of(self.model), dtype=self.dtype, quantization=self.quantization, device=self.device)
 
     def engine(self, task: Task) -> Engine:
         """The shared base with every adapter off.
@@ -55,10 +81,8 @@ class Setting:
         if self.tuned is not None:
             return self.tuned
         from nbtune.data.encoding import Encoder
-        from nbtune.models.loading import source_of
-        from nbtune.models.shared import shared_base
 
-        base = shared_base(source_of(self.model), dtype=self.dtype, quantization=self.quantization, device=self.device)
+        base = self.base()
         return Engine(base, Encoder(base.tokenizer, task.uses_chat, task.system, reading=answering(base.config)))
 
 

@@ -73,12 +73,13 @@ def compare(
         refuse_sizes(task, spec.train_sizes, inputs=inputs is not None)
     entries = _distinct(approaches)
     floors = _floors(entries) if spec.floor and inputs is None and task.kind == "classification" else []
-    settings = _settings(entries, model, dtype, device)
+    bases = _settings(entries, model, dtype, device)
+    settings = [replace(base, scoring=spec.scoring, decoding=spec.decoding, report=report) for base in bases]
     columns = _columns(entries, settings)
     made, lacking = _made(columns, [(floor, settings[0]) for floor in floors], task, report)
     engine = next((engine for approach in made for engine in approach.engines), None)
     asking = Asking.of(task, engine, spec.scoring, spec.decoding)
-    prompts = [item.prompt for item in task.test] if inputs is None else task.prompts(inputs)
+    prompts = [item.question for item in task.test] if inputs is None else task.prompts(inputs)
     made, answered, failed = _answers(made, prompts, asking, report)
     report("checking the columns")
     checks, warnings = check_columns(task, made, answered, asking=asking, prompts=prompts, setting=settings[0])

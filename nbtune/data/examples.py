@@ -11,9 +11,25 @@ from nbtune.data.rows import Row
 from nbtune.data.templates import Template
 from nbtune.errors import DataError
 
-__all__ = ["Example", "Filled", "example_key", "fill"]
+__all__ = ["Example", "Filled", "Rendered", "example_key", "fill", "with_row"]
 
 _SHOWN: Final = 5
+
+
+class Rendered(str):
+    """A prompt that knows the `row` it was written from, so that the row can be asked in other words."""
+
+    __slots__ = ("row",)
+    row: Mapping[str, Any]
+
+
+def with_row(prompt: str, row: Mapping[str, Any]) -> str:
+    """The prompt as one that knows its row; a conversation has none but its turns."""
+    if type(prompt) is not str and not isinstance(prompt, Rendered):
+        return prompt
+    made = prompt if isinstance(prompt, Rendered) else Rendered(prompt)
+    made.row = row
+    return made
 
 
 @dataclass(frozen=True)
@@ -31,6 +47,11 @@ class Example:
     completion: str
     label: str | None
     key: str
+
+    @property
+    def question(self) -> str:
+        """The prompt, which knows its row."""
+        return with_row(self.prompt, self.row)
 
     @property
     def expected(self) -> str:

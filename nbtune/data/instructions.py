@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final, Self
 
-from nbtune.data.examples import Example, example_key
+from nbtune.data.examples import Example, Rendered, example_key
 from nbtune.data.templates import Template
 from nbtune.errors import DataError
 
@@ -22,7 +22,7 @@ FORMAT: Final = "instruction"
 """The layout of a task of instructions: each row names its set and says whether that is held out."""
 
 
-class Instruction(str):
+class Instruction(Rendered):
     """A prompt that knows which of the mixed sets it asks for, as a soft prompt of that set's own has to."""
 
     __slots__ = ("set_name",)

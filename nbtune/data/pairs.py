@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
 
-from nbtune.data.examples import Filled, fill
+from nbtune.data.examples import Filled, Rendered, fill
 from nbtune.data.rows import Row
 from nbtune.data.templates import Template
 
 __all__ = ["Pair", "paired"]
 
 
-class Pair(str):
+class Pair(Rendered):
     """Two texts as one to read and compare, a line break between them; an encoder reads `first` and `second` as its two segments."""
 
     __slots__ = ("first", "second")

@@ -305,6 +305,18 @@ def test_prompting_is_shown_with_its_score_on_dev_rows(kernel: Kernel) -> None:
     assert kernel.value("shots.predict([{'text': 'the parcel is late'}])[0] in ('billing', 'shipping')") == "True"
 
 
+def test_a_prompt_search_shows_its_templates_and_takes_a_function_of_the_notebook_as_proposer(kernel: Kernel) -> None:
+    kernel.run("def rewrite(request):\n    return 'Name the team <b>now</b>.'\n")
+    body = "prompt-search:\n  proposer: rewrite\n  rounds: 1\n  proposals: 1\n  max_rows: 8\n"
+    result = good(kernel.run(f"%%prompt --task tickets --model tiny --as searched\n{body}", timeout=120))
+    html = result.shown[-1]["text/html"]
+    assert "Templates by their score, the winner first" in html
+    assert "Name the team &lt;b&gt;now" in html
+    assert "<b>now" not in html
+    assert "Best of 2 templates" in result.shown[-1]["text/plain"]
+    assert kernel.value("len(searched.table), searched.template in set(searched.table['template'])") == "(2, True)"
+
+
 def test_what_models_and_data_say_is_escaped(kernel: Kernel) -> None:
     kernel.run("rows = [{'text': f'<img src=x onerror=alert({n})> & {n}', 'team': '<b>a</b>' if n % 2 else 'c'} for n in range(40)]")
     good(kernel.run("%%task risky --data rows\nprompt: '{{ text }}'\ncompletion: ' {{ team }}'\n"))

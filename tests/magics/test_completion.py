@@ -65,7 +65,10 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("%%task t\nprompt: |\n  some te‸", ()),
         ("%%task t\nmetric: ac‸", ("accuracy",)),
         ("%%task t\nki‸", ("kind: ",)),
-        ("%%compare --task tickets\n- ‸", ("zero-shot", "few-shot", "ensemble", "retrieval", "function", "floor", "run: ")),
+        (
+            "%%compare --task tickets\n- ‸",
+            ("zero-shot", "few-shot", "prompt-search", "ensemble", "retrieval", "function", "floor", "run: "),
+        ),
         ("%%compare\n- few-shot: {‸", tuple(f"{name}: " for name in FewShotSpec.model_fields)),
         ("%%compare\n- few-shot: {k: 8, or‸", ("order: ",)),
         ("%%compare\n- few-shot: {k: 8, k‸", ()),

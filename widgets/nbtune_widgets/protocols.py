@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from nbtune.events import Event
 
-__all__ = ["ComparisonView", "RunView", "SteeredRun", "TaskView", "TokensView"]
+__all__ = ["ComparisonView", "RunView", "SearchView", "SteeredRun", "TaskView", "TokensView"]
 
 
 class RunView(Protocol):
@@ -120,6 +120,30 @@ class ComparisonView(Protocol):
     @property
     def notes(self) -> Sequence[str]:
         """What else a reader should know, such as how labels were scored."""
+
+
+class SearchView(Protocol):
+    """What a prompt search found; `table` is a DataFrame."""
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+
+    @property
+    def template(self) -> str:
+        """The winner."""
+
+    @property
+    def metric(self) -> str:
+        """The name of the score's column in `table`."""
+
+    @property
+    def table(self) -> Any:
+        """A row a template, the winner first: template, origin, rows, the metric, its interval, dropped_after, prompt_tokens."""
+
+    @property
+    def told(self) -> Sequence[str]:
+        """What a reader should know of it, in sentences."""
 
 
 class TaskView(Protocol):

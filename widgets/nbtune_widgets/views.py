@@ -8,8 +8,9 @@ from nbtune_widgets.comparison import comparison_html, comparison_page, comparis
 from nbtune_widgets.diagnosis import diagnosis_html, diagnosis_text
 from nbtune_widgets.figures import comparison_figure, run_figure
 from nbtune_widgets.markdown import comparison_markdown
-from nbtune_widgets.protocols import ComparisonView, RunView, SteeredRun, TaskView, TokensView
+from nbtune_widgets.protocols import ComparisonView, RunView, SearchView, SteeredRun, TaskView, TokensView
 from nbtune_widgets.retrieved import index_html, index_text, passages_html, passages_text
+from nbtune_widgets.search import search_html, search_text
 from nbtune_widgets.static import run_card_html, run_text
 from nbtune_widgets.task_card import task_html, task_text
 
@@ -27,6 +28,7 @@ __all__ = [
     "passages_mimebundle",
     "run_figure",
     "run_mimebundle",
+    "search_mimebundle",
     "show_run",
     "task_mimebundle",
 ]
@@ -47,6 +49,11 @@ def run_mimebundle(run: RunView) -> dict[str, Any]:
 def comparison_mimebundle(comparison: ComparisonView) -> dict[str, Any]:
     """The comparison as a cell's result."""
     return {"text/plain": comparison_text(comparison), "text/html": comparison_html(comparison)}
+
+
+def search_mimebundle(search: SearchView) -> dict[str, Any]:
+    """What a prompt search found as a cell's result."""
+    return {"text/plain": search_text([search]), "text/html": search_html([search])}
 
 
 def task_mimebundle(task: TaskView, tokens: TokensView | None = None) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Hard prompt tuning: variants of a template are raced on rows that are no test rows, and more are written by a proposer."""
