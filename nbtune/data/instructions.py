@@ -21,6 +21,7 @@ __all__ = ["FORMAT", "Instruction", "Phrasing", "Phrasings", "Source", "instruct
 FORMAT: Final = "instruction"
 """The layout of a task of instructions: each row names its set and says whether that is held out."""
 
+
 class Instruction(str):
     """A prompt that knows which of the mixed sets it asks for, as a soft prompt of that set's own has to."""
 

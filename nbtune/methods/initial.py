@@ -149,7 +149,9 @@ class _Inputs:
         for layer, leader in enumerate(self._leader):
             if self._found[leader] is None:
                 read = sum(map(len, self._waiting[leader]))
-                message = f"init eva begins at directions of what the layers read, and {read} tokens do not have {self._ranks[layer]} of them"
+                message = (
+                    f"init eva begins at directions of what the layers read, and {read} tokens do not have {self._ranks[layer]} of them"
+                )
                 raise SpecError(message, hint="use a smaller r, more training rows, or leave init out")
         return [self._found[leader].components_ for leader in self._leader]
 

@@ -160,7 +160,9 @@ MULTITASK: dict[str, Any] = {"num_virtual_tokens": 6, "learning_rate": 0.05, "dt
 
 def test_of_several_tasks_each_has_the_shared_prompt_times_its_own_matrix_of_rank_one_and_others_the_mean(folder: Path) -> None:
     base = own_base(source_of(folder), dtype="float32", quantization=None, device="cpu")
-    attach(get("multitask-prompt-tuning"), base, get("multitask-prompt-tuning").spec.build({"sets": ["a", "b"], "num_virtual_tokens": 5}), "it")
+    attach(
+        get("multitask-prompt-tuning"), base, get("multitask-prompt-tuning").spec.build({"sets": ["a", "b"], "num_virtual_tokens": 5}), "it"
+    )
     layer: Any = base.model.get_input_embeddings()
     shared = layer.virtual_tokens["it"]
     begin_ids = layer.virtual_config["it"].vocabulary + torch.arange(15)
@@ -169,9 +171,7 @@ def test_of_several_tasks_each_has_the_shared_prompt_times_its_own_matrix_of_ran
     with torch.no_grad():
         for part in (layer.virtual_places["it"], layer.virtual_features["it"]):
             part.copy_(torch.randn(part.shape, generator=torch.Generator().manual_seed(len(part.shape) + part.shape[1])))
-    each = [
-        shared * torch.outer(layer.virtual_places["it"][task], layer.virtual_features["it"][task]) for task in range(2)
-    ]
+    each = [shared * torch.outer(layer.virtual_places["it"][task], layer.virtual_features["it"][task]) for task in range(2)]
     with base.lease("it"):
         torch.testing.assert_close(layer(begin_ids), torch.cat([(each[0] + each[1]) / 2, *each]))
 
@@ -209,7 +209,10 @@ def test_it_is_opened_again_with_the_prompts_of_all_its_sets(folder: Path) -> No
 
 
 def test_one_task_alone_and_a_set_that_is_not_trained_are_refused_at_once(folder: Path) -> None:
-    asked = [(ticket_task(), {}, "learns several tasks at once, and 'tickets' is one"), (_three_sets(), {"sets": ["money"]}, "sets names 'money'")]
+    asked = [
+        (ticket_task(), {}, "learns several tasks at once, and 'tickets' is one"),
+        (_three_sets(), {"sets": ["money"]}, "sets names 'money'"),
+    ]
     for task, options, match in asked:
         for ask in (nbtune.estimate, nbtune.finetune):
             with pytest.raises(SpecError, match=match) as refused:
