@@ -16,7 +16,7 @@ from nbtune.launch.live import Live, forget_live
 from nbtune.launch.process import refuse_to_send, start_process
 from nbtune.launch.signals import stop_on_sigterm
 from nbtune.launch.thread import start_thread
-from nbtune.methods import check_task, get
+from nbtune.methods import get, settled
 from nbtune.run import Run
 from nbtune.store import RunFolder
 from nbtune.training.checkpoints import read_state
@@ -80,7 +80,7 @@ def finetune(
     spec = chosen.spec.build(
         {**values, "task": task.name, "model": source.path or source.name, "name": name or f"{task.name}_{chosen.name}".replace("-", "_")}
     )
-    check_task(chosen, spec, task)
+    spec = settled(chosen, spec, task)
     said = {"method": chosen.name, **spec.model_dump(mode="json", exclude={"name"}), "bound": source.bound is not None}
     if spec.launch == "process":
         refuse_to_send(source, task)

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from nbtune.data.conversations import asked
 from nbtune.data.examples import Example
-from nbtune.data.instructions import FORMAT
+from nbtune.data.instructions import FORMAT, Instruction
 from nbtune.data.pairs import Pair
 from nbtune.data.preparation import Prepared, prepare
 from nbtune.data.rows import plain_value
@@ -201,6 +201,8 @@ class Task:
         if not text.strip():
             msg = f"the prompt of {str(dict(row))[:80]} is empty or white space only"
             raise DataError(msg, hint="fill the columns that the prompt reads")
+        if self.mixes and plain.get("set") is not None:
+            return Instruction.of(text, str(plain["set"]))
         return text if self._second is None else Pair.of(text, self._second.render(plain))
 
     def prompts(self, rows: Iterable[Mapping[str, Any] | str]) -> list[str]:
@@ -287,6 +289,8 @@ class Task:
         examples = read_examples(Path(folder) / "data.parquet")
         if spec.format == "messages":
             examples = tuple(replace(item, prompt=asked(item.row)) for item in examples)
+        if spec.format == FORMAT:
+            examples = tuple(replace(item, prompt=Instruction.of(item.prompt, str(item.row["set"]))) for item in examples)
         if spec.text_pair is not None:
             second = Template(spec.text_pair)
             examples = tuple(replace(item, prompt=_pair_again(item, second)) for item in examples)

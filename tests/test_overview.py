@@ -39,7 +39,13 @@ def test_every_method_is_there_counted_from_the_fewest_with_those_that_cannot_la
 def test_an_encoder_is_counted_with_a_head_over_two_classes(tmp_path: Path) -> None:
     found = {each.name: each for each in nbtune.methods_on(tiny_encoder("bert", tmp_path / "bert"))}
     refused = {name for name, each in found.items() if each.refused}
-    assert refused == {"adaption-prompt", "cpt", "last-blocks", "trainable-tokens"}  # the last two want four blocks and tokens to name
+    assert refused == {
+        "adaption-prompt",
+        "cpt",
+        "multitask-prompt-tuning",
+        "last-blocks",
+        "trainable-tokens",
+    }  # the last two want four blocks and tokens to name
     assert found["head"].trained == 64 * 2 + 2
     assert found["full"].trained == found["full"].total
 

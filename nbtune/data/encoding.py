@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbtune.data.conversations import Conversation
 from nbtune.data.encoded import Answered, Answering, Dialogue, Encoded, Labelled, Reading, Spans, Tagged, Tagging, Texts, pieces_of
+from nbtune.data.instructions import Instruction
 from nbtune.data.masking import Masking, masked_rows
 from nbtune.data.pairs import Pair
 from nbtune.errors import DataError
@@ -37,7 +38,8 @@ class Encoder:
     """Encodes the prompts and answers of one task with one tokenizer.
 
     With `chat` the prompt is the user's turn of the tokenizer's chat template (after `system`), and the answer the assistant's;
-    the answer's outer spaces are dropped there, because the template sets its own. `first` are ids that stand before every prompt.
+    the answer's outer spaces are dropped there, because the template sets its own. `first` are ids that stand before every prompt; of
+    instructions the prompts of `sets` have as many of their own, which follow those, set by set.
     With `reading` a row is a text and its class, or its words and their tags, and nothing is written; with `Texts` it is a piece of a text;
     with `Answering` the answer is a text of its own, which a decoder writes, and its outer spaces are dropped as well.
     """
@@ -47,6 +49,7 @@ class Encoder:
     system: str | None = None
     first: tuple[int, ...] = ()
     reading: Reading | Tagging | Texts | Masking | Answering | None = None
+    sets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.chat and not self.tokenizer.chat_template:
@@ -98,7 +101,14 @@ class Encoder:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Token ids of a prompt, with the tokenizer's BOS where it has one, and never an EOS but for an encoder."""
-        return [*self.first, *self._ids(self.prompt_text(prompt), special=not self.chat)]
+        return [*self.first_of(prompt), *self._ids(self.prompt_text(prompt), special=not self.chat)]
+
+    def first_of(self, prompt: str) -> tuple[int, ...]:
+        """The ids that stand before this prompt."""
+        if not isinstance(prompt, Instruction) or prompt.set_name not in self.sets:
+            return self.first
+        beyond = (1 + self.sets.index(prompt.set_name)) * len(self.first)
+        return tuple(number + beyond for number in self.first)
 
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
         """Token ids of an answer that follows `prompt`.
@@ -128,7 +138,7 @@ class Encoder:
             taken = f", of which a soft prompt takes {len(self.first)}" if self.first else ""
             message = f"{where}: the completion alone has {whole.num_last - 1} tokens, and max_length is {max_length}{taken}"
             raise DataError(message, hint=f"set max_length to {len(self.first) + len(whole.ids)} or more")
-        return whole.cut(room, self.tokenizer.bos_token_id).behind(self.first)
+        return whole.cut(room, self.tokenizer.bos_token_id).behind(self.first_of(prompt))
 
     def labelled(self, prompt: str, answer: str) -> Labelled:
         """A text (a `Pair`: two of them, for a model that sees both ways) and what its head is to say, at full length, without `first`.

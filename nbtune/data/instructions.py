@@ -10,16 +10,31 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from nbtune.data.examples import Example, example_key
 from nbtune.data.templates import Template
 from nbtune.errors import DataError
 
-__all__ = ["FORMAT", "Phrasing", "Phrasings", "Source", "instructed", "mixed", "sets_in", "shares"]
+__all__ = ["FORMAT", "Instruction", "Phrasing", "Phrasings", "Source", "instructed", "mixed", "sets_in", "shares"]
 
 FORMAT: Final = "instruction"
 """The layout of a task of instructions: each row names its set and says whether that is held out."""
+
+
+class Instruction(str):
+    """A prompt that knows which of the mixed sets it asks for, as a soft prompt of that set's own has to."""
+
+    __slots__ = ("set_name",)
+    set_name: str
+
+    @classmethod
+    def of(cls, text: str, set_name: str) -> Self:
+        """The prompt of a set."""
+        made = cls(text)
+        made.set_name = set_name
+        return made
+
 
 _CLASSES: Final = (
     "{{ text }}\n\nWhich of these fits: {{ options }}?\nAnswer:",
@@ -133,6 +148,6 @@ def mixed(parts: Sequence[Sequence[tuple[dict[str, Any], str, str]]], part: str,
     else:
         rows = [row for turn in zip_longest(*parts) for row in turn if row is not None]
     return tuple(
-        Example(index, part, row, prompt, completion, None, example_key(prompt, completion))
+        Example(index, part, row, Instruction.of(prompt, row["set"]), completion, None, example_key(prompt, completion))
         for index, (row, prompt, completion) in enumerate(rows)
     )

@@ -11,7 +11,7 @@ from nbtune.estimate.quantized import quantized_layers
 from nbtune.estimate.step import LARGE, Micro, Shape, micro_step
 from nbtune.estimate.throughput import throughput
 from nbtune.estimate.trace import Work
-from nbtune.methods import Facts, attach, check_task, first_ids, get
+from nbtune.methods import Facts, attach, first_ids, get, settled
 from nbtune.models.base import MOST_COPIED, Base
 from nbtune.models.families import can_pack
 from nbtune.models.frozen import has_dropout
@@ -95,7 +95,7 @@ def estimate(method: str, *, model: Any = None, task: Task | None = None, **opti
     spec = chosen.spec.build({**options, "objective": objective_for(chosen, {**options, "model": model}, task)})
     source = source_for(spec.objective, model, task)
     if task is not None:
-        check_task(chosen, spec, task)
+        spec = settled(chosen, spec, task)
     first = first_ids(get(method), spec, source.config)
     return estimate_spec(method, spec, source, encoded(task, spec, source, first) if task is not None else None)
 

@@ -306,6 +306,8 @@ def _encode(job: Job, encoder: Encoder) -> Generator[Event, None, list[Encoded]]
     found.refuse()
     for text in found.briefly():
         yield Note(level="warning", text=text)
+    if encoder.sets:
+        return [row.behind(encoder.first_of(item.prompt)) for row, item in zip(found.encoded, job.task.train, strict=True)]
     return [row.behind(encoder.first) for row in found.encoded]
 
 

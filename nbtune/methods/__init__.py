@@ -9,13 +9,13 @@ from nbtune.methods.base import (
     Method,
     attach,
     begin,
-    check_task,
     finish,
     finish_saved,
     first_ids,
     folds,
     is_estimator,
     merges,
+    settled,
     tier,
 )
 from nbtune.registry import Registry
@@ -25,7 +25,6 @@ __all__ = [
     "Method",
     "attach",
     "begin",
-    "check_task",
     "finish",
     "finish_saved",
     "first_ids",
@@ -34,6 +33,7 @@ __all__ = [
     "is_estimator",
     "merges",
     "names",
+    "settled",
     "tier",
 ]
 
@@ -56,6 +56,7 @@ _FILES: Final = {
     "prompt-tuning": "prompt_tuning",
     "p-tuning": "p_tuning",
     "prefix-tuning": "prefix_tuning",
+    "multitask-prompt-tuning": "multitask_prompt_tuning",
     "cpt": "cpt",
     "features": "features",
     "full": "full",

@@ -23,13 +23,13 @@ __all__ = [
     "Method",
     "attach",
     "begin",
-    "check_task",
     "finish",
     "finish_saved",
     "first_ids",
     "folds",
     "is_estimator",
     "merges",
+    "settled",
     "tier",
 ]
 
@@ -70,7 +70,7 @@ class Method(Protocol):
     `spec` is its options (the common ones of `FinetuneSpec` and its own). With `writes_base` it trains the base's own weights, so
     it is given a copy; else it adds an adapter named by the run to a shared base, of `kind` by peft's name.
     What `merges` can be made part of the base's own weights. Some methods have more, which the functions below ask for: `estimates`,
-    `virtual_tokens`, `requires_of`, `begin`, `fold`.
+    `virtual_tokens`, `requires_of`, `settled`, `begin`, `fold`.
     """
 
     name: str
@@ -130,14 +130,15 @@ def first_ids(method: Method, spec: Any, config: PretrainedConfig) -> tuple[int,
     return tuple(range(first, first + count))
 
 
-def check_task(method: Method, spec: Any, task: Task) -> None:
-    """Refuses a task in which there is not what the method begins with, by its `requires_of(task, spec)`; most begin without one.
+def settled(method: Method, spec: Any, task: Task) -> Any:
+    """The spec with what the task decides (by the method's `settled(task, spec)`); most methods leave it as it is.
 
     Raises:
-        SpecError: with what does work.
+        SpecError: there is not in the task what the method begins with (by its `requires_of(task, spec)`), with what does work.
     """
     if hasattr(method, "requires_of"):
         method.requires_of(task, spec)
+    return method.settled(task, spec) if hasattr(method, "settled") else spec
 
 
 def begin(method: Method, base: Base, spec: Any, name: str, *, task: Task, rows: Sequence[Encoded]) -> None:

@@ -13,14 +13,18 @@ from nbtune.methods.layers import LayersSpec, LayerTuner
 from nbtune.spec import FinetuneSpec, option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from peft import PeftConfig
 
+    from nbtune.data.encoded import Encoded
     from nbtune.methods.base import Facts
     from nbtune.models.base import Base
+    from nbtune.task import Task
 
 __all__ = ["METHOD", "Init", "Lora", "LoraSpec"]
 
-Init = Literal["default", "gaussian", "pissa", "pissa_niter_16", "olora", "loftq"]
+Init = Literal["default", "gaussian", "pissa", "pissa_niter_16", "olora", "loftq", "eva"]
 _OF_WEIGHTS: Final = frozenset({"pissa", "pissa_niter_16", "olora"})
 """Those that begin at parts of the weights."""
 
@@ -39,7 +43,7 @@ class LoraSpec(LayersSpec):
     init: Init = option(
         "default",
         "where A and B begin: B at zero and A as peft draws it or gaussian; at the weight's principal parts (pissa, or quicker "
-        "pissa_niter_16), at its QR factors (olora); at what 4 bits lose (loftq)",
+        "pissa_niter_16), at its QR factors (olora); at what 4 bits lose (loftq); A at what the layer reads of training rows (eva)",
         aliases=("init_lora_weights",),
     )
     bias: Literal["none", "all", "lora_only"] = option("none", "biases that are trained too")
@@ -89,6 +93,17 @@ class Lora(LayerTuner):
         elif spec.init == "loftq":
             begin_at_error(base, name)
 
+    def begin(self, base: Base, spec: Any, name: str, _task: Task, rows: Sequence[Encoded]) -> None:
+        """Has A begin at what the layers read of the training rows, where that is wanted.
+
+        Raises:
+            SpecError: there are fewer tokens than ranks.
+        """
+        from nbtune.methods.initial import begin_at_inputs
+
+        if spec.init == "eva":
+            begin_at_inputs(base, name, rows)
+
     def config(self, base: Base, spec: Any, layers: dict[str, Any]) -> PeftConfig:
         """`LoraConfig`."""
         from peft import LoraConfig
@@ -107,7 +122,7 @@ class Lora(LayerTuner):
 
 
 def _refuse_start(facts: Facts, spec: Any) -> None:
-    if spec.use_dora and spec.init not in ("default", "gaussian"):
+    if spec.use_dora and spec.init not in ("default", "gaussian", "eva"):
         message = f"init {spec.init} begins at a product that is not zero, and DoRA takes the lengths of the columns before that"
         raise SpecError(message, hint="leave init out, or use lora without use_dora")
     if spec.init == "loftq" and facts.quantization not in ("nf4", "fp4"):

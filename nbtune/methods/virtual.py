@@ -33,7 +33,8 @@ class VirtualConfig(PeftConfig):
 
     `target_modules` names the embedding layer; `vocabulary` is the first id beyond it. With `encoder_hidden_size` the vectors go through
     a network of three layers first (P-tuning). With `projection_epsilon` what is trained is added to the embeddings of ids, each sum within
-    that distance of its embedding (CPT).
+    that distance of its embedding (CPT). With `num_tasks` there are as many vectors more for each task: the same ones, each multiplied
+    by a number of the task's for its place and, feature by feature, by a vector of the task's; the first ones answer as the tasks' mean.
     """
 
     target_modules: list[str] | None = None
@@ -42,6 +43,7 @@ class VirtualConfig(PeftConfig):
     initial_ids: list[int] | None = None
     encoder_hidden_size: int | None = None
     projection_epsilon: float | None = None
+    num_tasks: int | None = None
     layers_to_transform: list[int] | None = None
     layers_pattern: str | None = None
     exclude_modules: list[str] | None = None
@@ -58,13 +60,14 @@ class VirtualEmbedding(nn.Module, BaseTunerLayer):
     Of an adapter with `projection_epsilon`, `virtual_ids` are the tokens that its vectors stay near, and `virtual_bounds` how near.
     """
 
-    adapter_layer_names = ("virtual_tokens", "virtual_first", "virtual_second", "virtual_third")
+    adapter_layer_names = ("virtual_tokens", "virtual_first", "virtual_second", "virtual_third", "virtual_places", "virtual_features")
     other_param_names = ("virtual_config", "virtual_ids", "virtual_bounds")
 
     def __init__(self, base_layer: nn.Embedding, adapter_name: str, config: VirtualConfig) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.virtual_tokens = nn.ParameterDict()
+        self.virtual_places, self.virtual_features = nn.ParameterDict(), nn.ParameterDict()
         self.virtual_first, self.virtual_second, self.virtual_third = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.virtual_ids, self.virtual_bounds = BufferDict(persistent=True), BufferDict(persistent=True)
         self.virtual_config: dict[str, VirtualConfig] = {}
@@ -89,6 +92,9 @@ class VirtualEmbedding(nn.Module, BaseTunerLayer):
             first = torch.zeros_like(first)
         self.virtual_config[adapter_name] = config
         self.virtual_tokens[adapter_name] = nn.Parameter(first.to(weight.device))
+        if config.num_tasks is not None:
+            self.virtual_places[adapter_name] = nn.Parameter(torch.ones(config.num_tasks, count, device=weight.device))
+            self.virtual_features[adapter_name] = nn.Parameter(torch.ones(config.num_tasks, size, device=weight.device))
         if config.encoder_hidden_size is not None:
             inner = config.encoder_hidden_size
             self.virtual_first[adapter_name] = nn.Linear(size, inner).to(weight.device)
@@ -117,6 +123,8 @@ class VirtualEmbedding(nn.Module, BaseTunerLayer):
         tokens: torch.Tensor = self.virtual_tokens[name]
         if name in self.virtual_ids:
             return self._near(name, tokens)
+        if name in self.virtual_places:
+            return _of_each(tokens, self.virtual_places[name], self.virtual_features[name])
         if name not in self.virtual_first:
             return tokens
         return _through(tokens, self.virtual_first[name], self.virtual_second[name], self.virtual_third[name])
@@ -131,6 +139,13 @@ class VirtualEmbedding(nn.Module, BaseTunerLayer):
             scale = (bounds > 0)[:, None]
         begun: torch.Tensor = self.base_layer.weight.detach()[self.virtual_ids[name]].float()
         return begun + away * scale
+
+
+def _of_each(tokens: torch.Tensor, places: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """[(1 + tasks) * virtual tokens, hidden]: the mean over the tasks, then each task's."""
+    each = tokens * places[:, :, None] * features[:, None, :]
+    mean = each.mean(0, keepdim=True) if len(each) else tokens[None]
+    return torch.cat([mean, each]).flatten(0, 1)
 
 
 def folded(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

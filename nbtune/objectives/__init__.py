@@ -187,4 +187,5 @@ def encoder_for(
     if spec.class_weights != "none" and spec.objective not in WEIGHED:
         message = f"class_weights is {spec.class_weights}, and objective {spec.objective} has no classes of rows"
         raise SpecError(message, hint=f"leave class_weights out, or use objective {' or '.join(sorted(WEIGHED))}")
-    return Encoder(tokenizer, task.uses_chat, task.system, first, get(spec.objective).reading(task, spec, config, tokenizer))
+    reading = get(spec.objective).reading(task, spec, config, tokenizer)
+    return Encoder(tokenizer, task.uses_chat, task.system, first, reading, sets=getattr(spec, "sets", None) or ())

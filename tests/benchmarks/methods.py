@@ -1,10 +1,10 @@
 """The contract over the whole product: every method on every family, on bases in every quantization.
 
-    make bench B=methods [ARGS="--only lora,ia3 --families llama,bert --quick"]
+    make bench B=methods [ARGS="--only lora,ia3 --families llama,bert --quick --jobs 2"]
 
 A cell keeps every promise of tests/methods/contract.py on a random model of two layers, or is refused before anything is loaded, with a
 reason and a way out. The whole product is written to docs/methods-matrix.md; the exit status is 1 where a cell has failed. With `--quick`
-bases are unquantized or in nf4.
+bases are unquantized or in nf4. As many processes as there are cores (`--jobs`) take one method of a family at a time.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the tests' contract and tiny models
@@ -31,7 +33,7 @@ from nbtune.models.quiet import quiet
 from tests.methods import contract
 from tests.methods.contract import Cell
 from tests.methods.support import OPTIONS, QUANTIZATIONS, SECOND_TIER, TRAINED
-from tests.tiny import ENCODERS, FAMILIES, tiny, tiny_encoder
+from tests.tiny import ENCODERS, FAMILIES, SEQ2SEQ, tiny, tiny_encoder, tiny_seq2seq
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "methods-matrix.md"
@@ -53,6 +55,21 @@ class Outcome:
     quantization: str | None
     verdict: str
     problems: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def outcomes_of(cells: Sequence[Cell]) -> list[Outcome]:
+    """Those of some cells, on one core."""
+    import torch
+
+    torch.set_num_threads(1)
+    found = []
+    for cell in cells:
+        began = time.perf_counter()
+        with quiet():
+            one = outcome(cell)
+        found.append(replace(one, seconds=time.perf_counter() - began))
+    return found
 
 
 def outcome(cell: Cell) -> Outcome:
@@ -97,14 +114,18 @@ def _told(name: str, error: Exception) -> str:
     return f"{name}: {text}" if isinstance(error, AssertionError) else f"{name}: {type(error).__name__}: {text}"
 
 
-def cells(methods: Sequence[str], families: Sequence[str], held: Sequence[str | None], folder: Path) -> Iterator[Cell]:
-    """Every one of the product, family by family; a family's model is written when its turn comes."""
-    for family in families:
-        make, objective = (tiny_encoder, "classification") if family in ENCODERS else (tiny, "sft")
-        model = make(family, folder / family)
+def cells(methods: Sequence[str], families: Sequence[str], held: Sequence[str | None], folder: Path) -> Iterator[list[Cell]]:
+    """Every one of the product, those of a method on a family together; all families' models are written before the first."""
+    models = {family: _written(family, folder / family) for family in families}
+    for family, model in models.items():
+        objective = "classification" if family in ENCODERS else "sft"
         for method in methods:
-            for quantization in held:
-                yield Cell(method, model, OPTIONS.get(method, {}), objective, quantization)
+            yield [Cell(method, model, OPTIONS.get(method, {}), objective, quantization) for quantization in held]
+
+
+def _written(family: str, folder: Path) -> Path:
+    make = tiny_encoder if family in ENCODERS else tiny_seq2seq if family in SEQ2SEQ else tiny
+    return make(family, folder)
 
 
 def page(outcomes: Sequence[Outcome], command: str) -> str:
@@ -165,19 +186,17 @@ def main() -> int:
     parser.add_argument("--only", help="these methods alone: lora,ia3")
     parser.add_argument("--families", help="these families alone: llama,bert")
     parser.add_argument("--quick", action="store_true", help="unquantized and nf4 alone")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     args = parser.parse_args()
     methods = _chosen(args.only, (*TRAINED, *SECOND_TIER), "method")
-    families = _chosen(args.families, (*FAMILIES, *ENCODERS), "family")
+    families = _chosen(args.families, (*FAMILIES, *ENCODERS, *SEQ2SEQ), "family")
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for cell in cells(methods, families, HELD[:2] if args.quick else HELD, Path(folder)):
-            began = time.perf_counter()
-            with quiet():
-                one = outcome(cell)
-            outcomes.append(one)
-            seconds = time.perf_counter() - began
-            place = f"{one.family:11s} {one.method:16s} {one.quantization or 'none':5s}"
-            print(f"{place} {one.verdict:8s} {seconds:5.1f} s  {' | '.join(one.problems)}", flush=True)
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as workers:
+        for found in workers.map(outcomes_of, cells(methods, families, HELD[:2] if args.quick else HELD, Path(folder))):
+            outcomes += found
+            for one in found:
+                place = f"{one.family:11s} {one.method:23s} {one.quantization or 'none':5s}"
+                print(f"{place} {one.verdict:8s} {one.seconds:5.1f} s  {' | '.join(one.problems)}", flush=True)
     whole = not (args.only or args.families or args.quick)
     text = page(outcomes, "make bench B=methods")
     if whole:

@@ -1,10 +1,11 @@
 """Which learning rate each method wants, by the score on dev rows: what the methods' defaults are set by.
 
-    make bench B=rates [ARGS="--side encoder --only lora,ia3 --most 4"]
+    make bench B=rates [ARGS="--side encoder --only lora,ia3 --most 4 --part 1/2"]
 
 Each method is trained on the quickstart's tickets at its default rate, at about three times it and at about a third; while the best of them
 is the highest or the lowest, the next one beyond it is tried too. The test rows are not looked at. What was found is kept in
-build/rates.json, so that it can be stopped and goes on where it was, and in the end as a table in results.md.
+build/rates*.json, so that it can be stopped and goes on where it was, and in the end as a table in results.md. Processes with parts of
+the methods each may run beside each other; the whole, started after them, finds what they found.
 """
 
 from __future__ import annotations
@@ -140,7 +141,9 @@ class Kept:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._runs: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+        self._runs: dict[str, dict[str, Any]] = {}
+        for each in sorted(FOUND.parent.glob(f"{FOUND.stem}*.json")):
+            self._runs |= json.loads(each.read_text())
 
     def tried(self, method: str, side: str, rate: float) -> Tried:
         """As it was found before, or by a run now."""
@@ -185,16 +188,18 @@ def main() -> None:
     parser.add_argument("--side", choices=tuple(SIDES), action="append", help="this model alone; may be given again")
     parser.add_argument("--only", help="these methods alone: lora,ia3")
     parser.add_argument("--most", type=int, default=5, help="most rates of a method")
+    parser.add_argument("--part", default="1/1", help="of the methods the first of two parts: 1/2")
     args = parser.parse_args()
+    part, parts = map(int, args.part.split("/"))
     os.environ["NBTUNE_HOME"] = str(FOUND.with_name("rates"))
     every = [method for method in dict.fromkeys((*FIRST, *names())) if not is_estimator(get(method))]
-    methods = args.only.split(",") if args.only else every
-    kept = Kept(FOUND)
+    methods = (args.only.split(",") if args.only else every)[part - 1 :: parts]
+    kept = Kept(FOUND if parts == 1 else FOUND.with_name(f"{FOUND.stem}-{part}.json"))
     for side in args.side or SIDES:
         found, refused = searched(methods, side, kept, args.most)
         text = table(found, refused)
         print(text, flush=True)
-        if not args.only:
+        if not args.only and parts == 1:
             keep(f"rates: {SIDES[side].model}", text, "make bench B=rates")
 
 

@@ -14,6 +14,7 @@ import torch
 
 import nbtune
 from nbtune.data.batches import collate
+from nbtune.data.encoded import Answered
 from nbtune.data.encoding import encode_rows
 from nbtune.methods import attach, first_ids, get, merges, tier
 from nbtune.models.families import can_pack
@@ -109,8 +110,15 @@ def _adapter(base: Base, name: str = NAME) -> str | None:
 def _logits(base: Base, name: str | None, row: Encoded) -> torch.Tensor:
     """Logits [1, tokens, any] of a row."""
     with base.lease(name) as model:
-        logits: torch.Tensor = model(input_ids=torch.tensor([row.ids])).logits
+        logits: torch.Tensor = model(**_asked_with(row)).logits
     return logits
+
+
+def _asked_with(row: Encoded) -> dict[str, torch.Tensor]:
+    """What a model is given of a row: its tokens, or its prompt and what the decoder writes."""
+    if isinstance(row, Answered):
+        return {"input_ids": torch.tensor([row.ids[: row.start]]), "decoder_input_ids": torch.tensor([row.written])}
+    return {"input_ids": torch.tensor([row.ids])}
 
 
 def stir(base: Base) -> None:
@@ -187,10 +195,13 @@ def check_caching(cell: Cell, base: Base) -> None:
     """Generation with a cache gives the tokens of generation without; nothing to see where nothing is written."""
     if base.labels:
         return
-    ids = torch.tensor([cell.rows(base)[0].ids])
+    row = cell.rows(base)[0]
+    writes = isinstance(row, Answered)
+    ids = torch.tensor([row.ids[: row.start] if writes else row.ids])
     told: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "max_new_tokens": 8, "do_sample": False}
+    begin = 0 if writes else ids.shape[1]
     with base.lease(_adapter(base)) as model:
-        cached, plain = (model.generate(**told, use_cache=cache)[0, ids.shape[1] :].tolist() for cache in (True, False))  # type: ignore[operator]
+        cached, plain = (model.generate(**told, use_cache=cache)[0, begin:].tolist() for cache in (True, False))  # type: ignore[operator]
     assert cached == plain, f"with a cache {cached} is generated, without {plain}"
 
 
@@ -217,14 +228,14 @@ def check_merging(cell: Cell, base: Base, folder: Path) -> None:
         return
     plain = own_base(cell.source, dtype="float32", quantization=None, device="cpu").model  # what a file lacks is drawn alike there
     row = cell.rows(base)[0]
-    ids = torch.tensor([row.ids])
+    told = _asked_with(row)
     opened = PeftModel.from_pretrained(plain, folder)
     with torch.no_grad():
-        wanted = opened(input_ids=ids).logits
+        wanted = opened(**told).logits
         if cell.quantization is None:
             torch.testing.assert_close(wanted, _logits(base, NAME, row), rtol=1e-5, atol=1e-5)
         if merges(get(cell.method), cell.spec()):
-            torch.testing.assert_close(opened.merge_and_unload()(input_ids=ids).logits, wanted, rtol=1e-4, atol=1e-4)  # type: ignore[operator]
+            torch.testing.assert_close(opened.merge_and_unload()(**told).logits, wanted, rtol=1e-4, atol=1e-4)  # type: ignore[operator]
             return
     if tier(get(cell.method)) > 1:
         return  # peft would merge some of them, less exactly than is wanted here

@@ -28,6 +28,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "last-blocks": {"num_blocks": 1},
     "trainable-tokens": {"tokens": ["a", "e", "i", "o", "t"]},
     "fourierft": {"n_frequency": 50},
+    "multitask-prompt-tuning": {"sets": ["one", "two"]},
     "cpt": {"num_virtual_tokens": 24},
     "randlora": {"r": 8},
     "waveft": {"n_frequency": 50},
@@ -83,6 +84,7 @@ _ENCODERS: Final = {
     ("ia3", "modernbert"): "does not know which layers of a modernbert",
     **{("adaption-prompt", family): "attention as Llama has it" for family in ENCODERS},
     **{("cpt", family): "rows with their answers in front" for family in ENCODERS},
+    **{("multitask-prompt-tuning", family): "learns several tasks at once" for family in ENCODERS},
 }
 
 
@@ -95,6 +97,7 @@ _SEQ2SEQ: Final = {
     ("bitfit", "t5"): "has no biases",
     **{("adaption-prompt", family): "attention as Llama has it" for family in SEQ2SEQ},
     **{("cpt", family): "reads prompts alone" for family in SEQ2SEQ},
+    **{("multitask-prompt-tuning", family): "learns several tasks at once" for family in SEQ2SEQ},
 }
 
 

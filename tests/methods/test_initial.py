@@ -6,16 +6,20 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from sklearn.decomposition import PCA
 from transformers import AutoModelForCausalLM
 
 import nbtune
-from nbtune.errors import RunError
-from nbtune.methods import attach, get
+from nbtune.data.encoded import Encoded
+from nbtune.data.encoding import Encoder, encode_rows
+from nbtune.errors import RunError, SpecError
+from nbtune.methods import attach, begin, get
+from nbtune.methods.initial import begin_at_inputs
 from nbtune.models.base import Base
 from nbtune.models.loading import source_of
 from nbtune.models.shared import own_base
 from tests.examples import ticket_task
-from tests.tiny import tiny
+from tests.tiny import tiny, tiny_encoder
 
 IDS = torch.arange(5, 25)[None]
 OF_WEIGHTS = ("pissa", "pissa_niter_16", "olora")
@@ -147,3 +151,65 @@ def test_a_loftq_run_learns_opens_again_and_is_not_merged(llama: Path, tmp_path:
     with pytest.raises(RunError, match="begins at what quantization loses") as refused:
         run.save(tmp_path / "merged", merge=True)
     assert refused.value.hint
+
+
+def _evaluated(folder: Path, rows: int, **options: Any) -> tuple[Base, list[Any]]:
+    """A base whose LoRA begins at what layers read of so many rows, and these rows."""
+    base, task = _base(folder, init="eva", **options), ticket_task()
+    encoded, _ = encode_rows(Encoder(base.tokenizer), task.train[:rows], max_length=256)
+    begin(get("lora"), base, get("lora").spec.build({"init": "eva", **options}), "it", task=task, rows=encoded)
+    return base, encoded
+
+
+def _read_by(base: Base, layer: Any, rows: list[Any]) -> torch.Tensor:
+    """What the layer reads of the rows [tokens, features], one row after the other; of each as many tokens as training looks at."""
+    read = []
+    hook = layer.register_forward_pre_hook(lambda _, args: read.append(args[0].flatten(0, -2).float()))
+    for row in rows:
+        with base.lease("it") as model:
+            model(input_ids=torch.tensor([row.ids]))
+    hook.remove()
+    return torch.cat(read)
+
+
+def test_from_eva_a_begins_at_the_principal_components_of_what_its_layer_reads_as_scikit_learn_finds_them(folder: Path) -> None:
+    base, rows = _evaluated(folder, 4, r=4)
+    assert sum(len(row.ids) for row in rows) < 256  # found at once, and not from part to part
+    layers = {key: layer for key, layer in base.model.named_modules() if hasattr(layer, "lora_A") and "it" in layer.lora_A}
+    assert len(layers) > 4
+    for key, layer in layers.items():
+        wanted = torch.tensor(PCA(n_components=4, svd_solver="full").fit(_read_by(base, layer, rows).numpy()).components_)
+        found = layer.lora_A["it"].weight.detach()
+        torch.testing.assert_close((found @ wanted.T).abs(), torch.eye(4), rtol=1e-2, atol=1e-2, msg=key)
+        assert not layer.lora_B["it"].weight.any()
+    assert torch.equal(_logits(base, "it"), _logits(base, None))
+
+
+def test_eva_finds_nearly_the_same_from_part_to_part_as_at_once(llama: Path) -> None:
+    base, rows = _evaluated(llama, 60, r=2)
+    layer: Any = base.model.get_submodule("model.layers.0.mlp.down_proj")
+    read = _read_by(base, layer, rows)
+    assert len(read) > 512
+    wanted = torch.tensor(PCA(n_components=2, svd_solver="full").fit(read[:2048].numpy()).components_)
+    inside = (layer.lora_A["it"].weight.detach() @ wanted.T).norm() ** 2 / 2  # how much of one plane lies in the other
+    assert inside > 0.9
+
+
+@pytest.mark.parametrize(("quantization", "dora"), [(None, True), ("nf4", False), ("int8", False)])
+def test_eva_goes_with_what_needs_no_weights(llama: Path, quantization: str | None, dora: bool) -> None:
+    options = {"init": "eva", "r": 4, "use_dora": dora, "quantization": quantization, "dtype": "float32", "num_train_epochs": 1}
+    run = nbtune.finetune("lora", task=ticket_task(), model=llama, num_samples=0, learning_rate=1e-2, **options).wait()
+    losses = run.history["loss"].dropna()
+    assert losses.iloc[-3:].mean() < losses.iloc[0]
+
+
+def test_eva_reads_for_an_encoder_what_its_head_reads(tmp_path: Path) -> None:
+    options = {"init": "eva", "r": 4, "objective": "classification", "max_steps": 2}
+    assert nbtune.finetune("lora", task=ticket_task(), model=tiny_encoder("bert", tmp_path), **options).wait().status == "finished"
+
+
+def test_fewer_tokens_than_ranks_are_an_error_with_both(llama: Path) -> None:
+    base = _base(llama, init="eva", r=8)
+    with pytest.raises(SpecError, match="6 tokens do not have 8 of them") as refused:
+        begin_at_inputs(base, "it", [Encoded((9, 8, 7, 6, 5, 4), 1)])
+    assert "smaller r" in str(refused.value.hint)

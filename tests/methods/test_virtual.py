@@ -15,7 +15,7 @@ from nbtune.methods.cpt import context_of
 from nbtune.models.base import Base
 from nbtune.models.loading import source_of
 from nbtune.models.shared import own_base
-from tests.examples import echo_task, ticket_task
+from tests.examples import echo_task, ticket_rows, ticket_task
 from tests.tiny import tiny, tiny_encoder
 from tests.training.runs import bytes_of, figures, start
 
@@ -146,3 +146,76 @@ def test_cpt_is_refused_where_no_answer_is_written(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="objective classification writes none") as refused:
         nbtune.estimate("cpt", model=tiny_encoder("bert", tmp_path / "bert"), task=ticket_task(), objective="classification")
     assert refused.value.hint
+
+
+def _three_sets() -> nbtune.Task:
+    """Two sets that are trained and one that is not."""
+    rows = [{"text": row["text"].upper(), "money": "yes" if row["team"] == "billing" else "no"} for row in ticket_rows(60)]
+    money = nbtune.Task(name="money", data=rows, prompt="{{ text }}\nMoney:", completion=" {{ money }}", kind="classification")
+    return nbtune.instructions({"tickets": ticket_task(), "words": echo_task(), "money": money}, hold_out=["money"], inverted=0.0)
+
+
+MULTITASK: dict[str, Any] = {"num_virtual_tokens": 6, "learning_rate": 0.05, "dtype": "float32", "num_samples": 0}
+
+
+def test_of_several_tasks_each_has_the_shared_prompt_times_its_own_matrix_of_rank_one_and_others_the_mean(folder: Path) -> None:
+    base = own_base(source_of(folder), dtype="float32", quantization=None, device="cpu")
+    attach(
+        get("multitask-prompt-tuning"), base, get("multitask-prompt-tuning").spec.build({"sets": ["a", "b"], "num_virtual_tokens": 5}), "it"
+    )
+    layer: Any = base.model.get_input_embeddings()
+    shared = layer.virtual_tokens["it"]
+    begin_ids = layer.virtual_config["it"].vocabulary + torch.arange(15)
+    with base.lease("it"):
+        assert torch.equal(layer(begin_ids), shared.repeat(3, 1))  # at first all are the shared one
+    with torch.no_grad():
+        for part in (layer.virtual_places["it"], layer.virtual_features["it"]):
+            part.copy_(torch.randn(part.shape, generator=torch.Generator().manual_seed(len(part.shape) + part.shape[1])))
+    each = [shared * torch.outer(layer.virtual_places["it"][task], layer.virtual_features["it"][task]) for task in range(2)]
+    with base.lease("it"):
+        torch.testing.assert_close(layer(begin_ids), torch.cat([(each[0] + each[1]) / 2, *each]))
+
+
+def test_rows_of_a_set_stand_behind_their_own_prompt_and_those_of_a_set_held_out_behind_the_mean(folder: Path) -> None:
+    task = _three_sets()
+    run = nbtune.finetune("multitask-prompt-tuning", task=task, model=folder, max_steps=12, **MULTITASK).wait()
+    assert tuple(run.spec["sets"]) == ("tickets", "words")
+    encoder = run.engine().encoder
+    begins = {}
+    for item in (*task.train, *task.test):
+        begins.setdefault(item.row["set"], set()).add(encoder.prompt_ids(item.prompt)[0] - encoder.first[0])
+    assert begins == {"money": {0}, "tickets": {6}, "words": {12}}
+    assert encoder.prompt_ids("any text")[:6] == list(encoder.first)
+    layer: Any = run.engine().base.model.get_input_embeddings()
+    places = layer.virtual_places[run.id]
+    assert not torch.equal(places[0], places[1])  # each has learnt of its own rows
+    assert run.summary["trainable_parameters"] == 6 * 64 + 2 * (6 + 64)
+    assert nbtune.estimate("multitask-prompt-tuning", task=task, model=folder, **MULTITASK).trainable_parameters == 6 * 64 + 2 * (6 + 64)
+
+
+def test_it_is_opened_again_with_the_prompts_of_all_its_sets(folder: Path) -> None:
+    task = _three_sets()
+    run = nbtune.finetune("multitask-prompt-tuning", task=task, model=folder, num_train_epochs=2, **MULTITASK).wait()
+    prompts = [next(item for item in task.test if item.row["set"] == name) for name in ("tickets", "words", "money")]
+    before = [run.engine().logits(item.prompt) for item in prompts]
+    said = run.predict([dict(item.row) for item in prompts])
+    nbtune.models.unload()
+    again = nbtune.open(run.id)
+    for item, logits in zip(prompts, before, strict=True):
+        assert torch.equal(again.engine().logits(item.prompt), logits)
+        assert torch.equal(again.engine().logits(again.task.render(dict(item.row))), logits)
+    assert again.predict([dict(item.row) for item in prompts]) == said
+    assert not torch.equal(before[0], again.engine().logits(str(prompts[0].prompt)))  # a text alone says nothing of its set
+
+
+def test_one_task_alone_and_a_set_that_is_not_trained_are_refused_at_once(folder: Path) -> None:
+    asked = [
+        (ticket_task(), {}, "learns several tasks at once, and 'tickets' is one"),
+        (_three_sets(), {"sets": ["money"]}, "sets names 'money'"),
+    ]
+    for task, options, match in asked:
+        for ask in (nbtune.estimate, nbtune.finetune):
+            with pytest.raises(SpecError, match=match) as refused:
+                ask("multitask-prompt-tuning", task=task, model=folder, **options)
+            assert refused.value.hint
+    assert nbtune.runs() == []
