@@ -10,9 +10,11 @@ from sklearn.decomposition import PCA
 from transformers import AutoModelForCausalLM
 
 import nbtune
+from nbtune.data.encoded import Encoded
 from nbtune.data.encoding import Encoder, encode_rows
 from nbtune.errors import RunError, SpecError
 from nbtune.methods import attach, begin, get
+from nbtune.methods.initial import begin_at_inputs
 from nbtune.models.base import Base
 from nbtune.models.loading import source_of
 from nbtune.models.shared import own_base
@@ -207,6 +209,7 @@ def test_eva_reads_for_an_encoder_what_its_head_reads(tmp_path: Path) -> None:
 
 
 def test_fewer_tokens_than_ranks_are_an_error_with_both(llama: Path) -> None:
-    with pytest.raises(SpecError, match=r"\d+ tokens do not have 48 of them") as refused:
-        _evaluated(llama, 1, r=48)
+    base = _base(llama, init="eva", r=8)
+    with pytest.raises(SpecError, match="6 tokens do not have 8 of them") as refused:
+        begin_at_inputs(base, "it", [Encoded((9, 8, 7, 6, 5, 4), 1)])
     assert "smaller r" in str(refused.value.hint)

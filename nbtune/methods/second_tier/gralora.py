@@ -38,7 +38,7 @@ class GraLora(SecondTier):
     kind: ClassVar[str] = "gralora"
     configuration: ClassVar[str] = "GraloraConfig"
     spec: ClassVar[type[FinetuneSpec]] = GraLoraSpec
-    quantizations: ClassVar[frozenset[str]] = frozenset({"int8"})  # as with c3a
+    quantizations: ClassVar[frozenset[str]] = frozenset()  # as with c3a
 
 
 METHOD: Final = GraLora()
