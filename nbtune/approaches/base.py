@@ -301,14 +301,25 @@ class Asked(Approach):
         completions = [self.task.completion_of[label] for label in self.task.labels]
         return normalised(questions.scored(texts, completions, progress), completions, scoring)
 
-    def _refuse_overflow(self, tokens: Sequence[int], asking: Asking) -> None:
+    def room(self, asking: Asking) -> int | None:
+        """Most tokens of a prompt that the model reads with an answer behind it; None where it does not say, or has a head and cuts."""
         context = context_of(self.by.base.config)
-        if context is None or not tokens or self.by.base.labels:
-            return
-        need = max(tokens) + asking.decoding.max_new_tokens
-        if need > context:
-            message = f"{self.label}: the longest prompt with its answer has {need} tokens, and {self.by.base.name} reads {context}"
-            raise ModelError(message, hint="use a smaller k, or shorter texts")
+        if context is None or self.by.base.labels:
+            return None
+        if asking.scoring == "generate":
+            return context - asking.decoding.max_new_tokens
+        prompt = self.task.train[0].prompt
+        return context - max(len(self.by.encoder.answer_ids(prompt, answer)) for answer in self.task.completion_of.values())
+
+    def _refuse_overflow(self, tokens: Sequence[int], asking: Asking) -> None:
+        room = self.room(asking)
+        if room is not None and tokens and max(tokens) > room:
+            context = context_of(self.by.base.config) or room
+            message = (
+                f"{self.label}: the longest prompt with its answer has {max(tokens) + context - room} tokens, "
+                f"and {self.by.base.name} reads {context}"
+            )
+            raise ModelError(message, hint="use shorter texts, or a model that reads more")
 
 
 class _Questions:

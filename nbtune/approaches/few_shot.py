@@ -225,16 +225,15 @@ class _FewShot(Asked):
         """({prompt: itself behind as many examples as fit}, how many these are, how many were wanted)."""
         if isinstance(self.shots_for, _Similar):
             self.shots_for.pool.nearest(prompts, 1)  # all embedded together
-        context, wanted = context_of(self.by.base.config), 0
+        room, wanted = self.room(asking), 0
         texts, used = [], []
         for prompt in prompts:
             shots = list(self.shots_for(prompt, number))
             wanted = max(wanted, len(shots))
             texts.append(_before(self.order(shots, prompt, number), prompt))
             used.append(len(shots))
-        if context is None:
+        if room is None:
             return dict(zip(map(str, prompts), texts, strict=True)), used, wanted
-        room = context - asking.decoding.max_new_tokens
         lengths = self.by.prompt_tokens(texts)
         for place, prompt in enumerate(prompts):
             while lengths[place] > room and used[place]:

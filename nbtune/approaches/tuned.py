@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -70,17 +71,26 @@ class Tuned:
         if engine.base.labels and engine.base.labels != task.head_labels:
             message = f"{label} tells {', '.join(engine.base.labels)} apart, and the labels of task {task.name!r} are others"
             raise RunError(message, hint="compare it on the task that it was trained on")
-        warnings = tuple(
-            f"{label} was trained on task {name!r} with other rows or another template than this grid's"
-            for each, name in run.learnt.items()
-            if each != task.fingerprint
-        )
+        warnings = _warnings(run, task, label)
         cost = _cost(run, options.step)
         if options.prompt is None:
             return Asked(label, task, engine, lambda prompt: prompt, run_id=run.id, cost=cost, warnings=warnings)
         inner = approach_of(options.prompt, task, replace(setting, tuned=engine))
         cost, warnings = Cost.sum([cost, inner.cost]), (*warnings, *inner.warnings)
         return replace(inner, label=label, run_id=run.id, cost=cost, warnings=warnings)
+
+
+def _warnings(run: Run, task: Task, label: str) -> tuple[str, ...]:
+    """Of what else than the task's own rows it has learnt, and whether rows asked are among that."""
+    others = [name for each, name in run.learnt.items() if each != task.fingerprint]
+    if not others:
+        return ()
+    found = [f"{label} was trained on task {name!r} with other rows or another template than this grid's" for name in others]
+    asked = {json.dumps(item.row, sort_keys=True, default=str) for item in task.test}
+    known = sum(json.dumps(item.row, sort_keys=True, default=str) in asked for item in (*run.task.train, *run.task.dev))
+    if known:
+        found.append(f"{label}: {known} of the rows asked were among those that it was trained on: its score says nothing of new rows")
+    return tuple(found)
 
 
 def _refuse_unprompted(options: TunedSpec) -> None:

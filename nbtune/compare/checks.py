@@ -129,10 +129,9 @@ def _untouched(approach: Asked, setting: Setting) -> Engine:
     from nbtune.models.loading import source_of
     from nbtune.models.shared import shared_base
 
-    tuned = approach.by.base
-    if not tuned.labels and source_of(setting.model).name == tuned.name:
-        return setting.engine(approach.task)
-    source = source_of(tuned.name).over(tuned.labels)
+    tuned, source = approach.by.base, source_of(setting.model)
+    source = source if source.name == tuned.name else source_of(tuned.name)
+    source = source.over(tuned.labels) if tuned.labels else source
     held = {"dtype": str(tuned.dtype).removeprefix("torch."), "quantization": tuned.quantization, "device": str(tuned.device)}
     return replace(approach.by.off(), base=shared_base(source, **held))
 

@@ -14,7 +14,7 @@ from nbtune.approaches import approach_of
 from nbtune.approaches.base import Asking, Setting
 from nbtune.approaches.few_shot import FewShotSpec, choose
 from nbtune.approaches.neighbours import Pool
-from nbtune.errors import NbtuneError, SpecError
+from nbtune.errors import ModelError, NbtuneError, SpecError
 from nbtune.inference import Decoding, Engine
 from tests.approaches.by_hand import label_scores, shots_before, written
 from tests.examples import echo_task, ticket_task
@@ -197,6 +197,15 @@ def test_a_prompt_that_does_not_fit_by_itself_leaves_its_column_out_and_the_othe
     (warning,) = [text for text in grid.warnings if "left out" in text]
     assert "zero-shot" in warning
     assert "reads 512" in warning
+
+
+def test_labels_that_are_scored_take_no_room_for_what_is_not_generated(folder: Path) -> None:
+    decoding = {"max_new_tokens": 4000}
+    grid = nbtune.compare(["zero-shot", {"few-shot": {"k": 2}}], task=ticket_task(30), model=folder, decoding=decoding, floor=False)
+    assert len(grid.table) == 2
+    assert grid.notes == nbtune.compare(["zero-shot", {"few-shot": {"k": 2}}], task=ticket_task(30), model=folder, floor=False).notes
+    with pytest.raises(ModelError, match="reads 512"):
+        nbtune.compare(["zero-shot"], task=echo_task(), model=folder, decoding=decoding)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from nbtune.approaches.few_shot import FewShotSpec, choose
 from nbtune.errors import NbtuneError, RunError, SpecError
 from nbtune.models.strength import at_strength
 from tests.approaches.by_hand import shots_before
-from tests.examples import ticket_task
+from tests.examples import ticket_rows, ticket_task
 from tests.tiny import tiny_llama
 
 
@@ -159,3 +159,15 @@ def test_of_a_model_that_is_an_object_of_the_notebook_a_run_can_be_compared_all_
         assert nbtune.compare(["zero-shot", run], task=task, model=mine, floor=False).warnings == []
     with pytest.raises(RunError, match="an object of a notebook"):
         run.engine(strength=0.5)
+
+
+def test_a_run_that_has_learnt_rows_that_are_asked_is_named(folder: Path) -> None:
+    rows = ticket_rows(60)
+    learnt = ticket_task(data={"train": rows[10:40], "test": rows[40:]})
+    asked = ticket_task(data={"train": rows[:30], "test": rows[30:60]}, prompt="Case: {{ text }}\nTeam:")
+    run = nbtune.finetune("lora", task=learnt, model=folder, max_steps=1, name="tuned").wait()
+    known = {item.row["text"] for item in (*learnt.train, *learnt.dev)} & {item.row["text"] for item in asked.test}
+    warnings = nbtune.compare([run], task=asked, floor=False).warnings
+    assert known
+    assert any(f"run: tuned: {len(known)} of the rows asked were among those that it was trained on" in text for text in warnings)
+    assert nbtune.compare([run], task=learnt, floor=False).warnings == []
