@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+from typing import TYPE_CHECKING, Final
 
 from nbtune.errors import RunError, SpecError
 from nbtune.launch.attached import checkpoint_of, last_checkpoint, method_of, refuse_other_base, source_of_run
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST", "own_weights", "variant_engine"]
 
-MOST = 2.0
+MOST: Final = 2.0
 """The greatest strength: what is beyond twice is noise."""
 
 
@@ -49,7 +50,8 @@ def variant_engine(folder: RunFolder, task: Task, *, step: int | None, strength:
     source, held = source_of_run(folder)
     base = own_base(source, **held) if method.writes_base else shared_base(source, kind=method.kind, **held)
     refuse_other_base(folder, base)
-    name = f"{folder.id}-{checkpoint.name}-{strength:g}".replace(".", "_")
+    # No part of it is the run's id: who looks for the run's own tensors by name must not find these.
+    name = f"variant-{hashlib.sha256(f'{folder.id} {checkpoint.name} {strength!r}'.encode()).hexdigest()[:16]}"
     base.remove_adapter(name)
     attach(method, base, spec, name)
     base.restore(name, checkpoint)

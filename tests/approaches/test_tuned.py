@@ -45,6 +45,7 @@ def test_at_strength_nought_it_is_the_base_at_one_itself_and_between_something_b
     assert half != more, "what was kept of one strength is no answer of another"
     assert whole == scored(run.engine(), task), "the run is as it was"
     engine = run.engine()
+    assert {key for key in engine.base.state(run.id).tensors if "variant" in key} == set()
     if engine.base.has_adapter(run.id):
         with at_strength(engine.base, run.id, 0.5, {}):
             assert half == scored(engine, task)
