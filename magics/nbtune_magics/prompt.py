@@ -57,9 +57,10 @@ def _run(call: Call) -> Steps[Any]:
     call = call.with_values(options)
     chosen, task = said_of_task(call, PromptSpec, problems=[*problems, *unknown])
     asked, notice = yield from with_progress(_work(chosen, task, found), "asking")
-    searched: list[Any] = [approach for approach in asked.approaches if hasattr(approach, "template")]
+    from nbtune.approaches.prompt_search import Searched
     from nbtune_widgets.search import search_html, search_text
 
+    searched = [approach for approach in asked.approaches if isinstance(approach, Searched)]
     shown, told = answered_html(asked.answers), answered_text(asked.answers)
     notice.replace(f"{shown}{search_html(searched)}" if searched else shown, f"{told}\n{search_text(searched)}" if searched else told)
     result = asked.approaches[0] if len(asked.approaches) == 1 else list(asked.approaches)
