@@ -42,6 +42,7 @@ def comparison(rows: int = 6, *, outputs=None, table=None, metric="accuracy"):
             "train_tokens": [0, 0, 31_400],
             "seconds": [8.0, 25.0, 8.5],
             "prompt_tokens": [31, 310, 31],
+            "break_even_rows": [None, None, 1400.0],
         }
     )
     return SimpleNamespace(
@@ -69,6 +70,7 @@ def test_each_approach_has_its_score_interval_difference_and_costs():
         "2.0 GB",
         "31,400",
         "1 min 56 s",
+        "1,400",
         "310",
     ):
         assert words in page.text

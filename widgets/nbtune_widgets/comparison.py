@@ -166,6 +166,7 @@ _COLUMNS: Final = {
     "train_tokens": "training tokens",
     "seconds": "answering",
     "prompt_tokens": "prompt tokens",
+    "break_even_rows": "paid for after answers",
 }
 
 
