@@ -18,6 +18,8 @@ LEVEL: Final = 0.05
 MARGIN: Final = 0.02
 """A difference that nobody would pay for, of scores between 0 and 1."""
 _FEW: Final = 100
+_NOTICED: Final = 0.05
+"""Part of an answer's seconds below which two measurements of them are alike."""
 
 Row = Mapping[str, Any]
 
@@ -44,10 +46,11 @@ def few_rows(rows: Sequence[Row], pairs: Sequence[Row], metric: Metric) -> list[
 
 
 def break_even(prompted: Row, tuned: Row) -> int | None:
-    """After how many answers the seconds of training are won back by shorter prompts; None: never."""
+    """After how many answers the seconds of training are won back by shorter prompts; None: never, or by less than clocks tell."""
     rows = max(1, int(tuned["rows"]))
     won = (float(prompted["seconds"]) - float(tuned["seconds"])) / rows
-    return None if won <= 0 else max(1, round(float(tuned["train_seconds"]) / won))
+    noticed = won > _NOTICED * float(prompted["seconds"]) / rows
+    return max(1, round(float(tuned["train_seconds"]) / won)) if noticed else None
 
 
 def break_even_rows(rows: Sequence[Row], metric: Metric) -> list[int | None]:

@@ -90,6 +90,7 @@ def test_the_cheapest_of_those_not_told_apart_is_named() -> None:
 def test_training_is_paid_for_after_as_many_answers_as_its_seconds_take_to_be_won_back() -> None:
     assert break_even(SHOTS, TUNED) == 400, "100 s at (60 - 10) / 200 s an answer"
     assert break_even({**SHOTS, "seconds": 10.0}, TUNED) is None
+    assert break_even({**SHOTS, "seconds": 10.1}, TUNED) is None, "a hundredth is what a clock tells of the same thing twice"
     assert "paid for its 100 s of training after about 400 answers, against few-shot (0.300 and 0.050 s an answer)" in grid(0.001)
 
 

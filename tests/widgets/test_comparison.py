@@ -51,6 +51,7 @@ def comparison(rows: int = 6, *, outputs=None, table=None, metric="accuracy"):
             "prompt_tokens": [31, 310, 31],
             "rows": [rows, rows, rows],
             "kind": ["prompting", "prompting", "tuned"],
+            "break_even_rows": [None, None, 1400.0],
         }
     )
     return Comparison(
@@ -90,6 +91,7 @@ def test_each_approach_has_its_score_interval_difference_and_costs():
         "2.0 GB",
         "31,400",
         "1 min 56 s",
+        "1,400",
         "310",
     ):
         assert words in page.text
