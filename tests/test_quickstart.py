@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-pytestmark = [pytest.mark.real_model, pytest.mark.kernel, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.real_model, pytest.mark.kernel, pytest.mark.timeout(1800)]
 
 
 def test_it_ends_well_and_prints_its_grids(quickstart):

@@ -4,7 +4,7 @@ import pytest
 
 from tests.browser.notebook import SCREENSHOTS
 
-pytestmark = [pytest.mark.real_model, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.real_model, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture
