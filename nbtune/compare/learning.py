@@ -92,7 +92,7 @@ def learning_curve(
     `full` are {label: (approach, answers)} of the grid, whose columns learn from all training rows: its last points.
     """
     order, points, warnings = nested(task), list[_Point](), list[str]()
-    prompts, expected = [item.prompt for item in task.test], [item.expected for item in task.test]
+    prompts, expected = [item.question for item in task.test], [item.expected for item in task.test]
 
     def add(size: int, approach: Approach, answers: Answers, label: str) -> None:
         points.append(_Point(label, size, Column.of(task.metric, approach, answers, expected), approach.run_id))
