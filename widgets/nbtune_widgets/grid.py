@@ -17,6 +17,9 @@ from nbtune_widgets.protocols import ComparisonView
 
 __all__ = ["Grid", "p_text", "signed"]
 
+_ROUNDING: Final = 1e-9
+"""What rounding leaves of a difference that is none."""
+
 _PARTS: Final = ("ci_low", "ci_high", "versus", "difference_low", "difference_high", "rows", "kind", "p_value")
 _TESTS: Final = {"difference": "against the best other", "p_adjusted": "p", "spread": "over seeds"}
 _COSTS: Final = {
@@ -127,7 +130,7 @@ class Grid:
 
 def signed(value: float) -> str:
     """A difference, with its sign."""
-    return ("+" if value > 0 else "") + figure(value)
+    return ("+" if value > 0 else "") + figure(0.0 if abs(value) < _ROUNDING else value)
 
 
 def p_text(value: float) -> str:
