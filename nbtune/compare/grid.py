@@ -14,6 +14,7 @@ from nbtune.spec import CompareSpec, DecodingSpec
 
 if TYPE_CHECKING:
     from nbtune.approaches.base import Answers, Approach, Asking, Setting
+    from nbtune.compare.learning import Learning
     from nbtune.inference import Engine
     from nbtune.run import Run
     from nbtune.task import Task
@@ -91,18 +92,32 @@ def compare(
     if inputs is not None:
         costs = tuple({"approach": one.label, **one.costs(said)} for one, said in zip(made, answered, strict=True))
         return Comparison(task.name, None, costs, _texts(made, answered, prompts), checks, warnings, notes)
-    report("computing intervals and tests")
-    from nbtune.compare.scoring import score_columns
-    from nbtune.compare.verdict import few_rows, verdict_of
-
-    scored = score_columns(task, made, answered)
-    verdict = verdict_of(scored.rows, scored.pairs, task.metric)
-    notes += few_rows(scored.rows, scored.pairs, task.metric)
     learning = Learning()
     if spec.train_sizes is not None:
         full = {approach.label: (approach, answers) for approach, answers in zip(made, answered, strict=True)}
         columns += [(floor, settings[0], label_of(*wanted(floor))) for floor in floors]
         learning = learning_curve(columns, task, spec.train_sizes, full=full, asking=asking, report=report)
+    report("computing intervals and tests")
+    return _graded(task, made, answered, learning, checks=checks, warnings=warnings, notes=notes)
+
+
+def _graded(
+    task: Task,
+    made: Sequence[Approach],
+    answered: Sequence[Answers],
+    learning: Learning,
+    *,
+    checks: list[str],
+    warnings: list[str],
+    notes: list[str],
+) -> Comparison:
+    """The columns with their scores, every two against each other, and what follows."""
+    from nbtune.compare.scoring import score_columns
+    from nbtune.compare.verdict import few_rows, verdict_of
+
+    scored = score_columns(task, made, answered)
+    verdict = verdict_of(scored.rows, scored.pairs, task.metric)
+    notes = [*notes, *few_rows(scored.rows, scored.pairs, task.metric), *learning.notes]
     return Comparison(
         task.name,
         task.metric.name,
@@ -110,7 +125,7 @@ def compare(
         scored.answers,
         checks,
         [*warnings, *learning.warnings],
-        [*notes, *learning.notes],
+        notes,
         scored.pairs,
         (*verdict, *learning.verdict),
         kind=task.kind,
