@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--part", default="1/1", help="of the methods the first of two parts: 1/2")
     args = parser.parse_args()
     part, parts = map(int, args.part.split("/"))
-    os.environ["NBTUNE_HOME"] = str(FOUND.with_name("rates"))
+    os.environ["NBTUNE_HOME"] = str(FOUND.with_name(f"rates-{part}"))  # runs of one project take turns at the device
     every = [method for method in dict.fromkeys((*FIRST, *names())) if not is_estimator(get(method))]
     methods = (args.only.split(",") if args.only else every)[part - 1 :: parts]
     kept = Kept(FOUND if parts == 1 else FOUND.with_name(f"{FOUND.stem}-{part}.json"))
