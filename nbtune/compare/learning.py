@@ -17,7 +17,6 @@ from nbtune.compare.retraining import trained_on
 from nbtune.compare.scoring import Column, paired
 from nbtune.compare.verdict import curve_verdict
 from nbtune.errors import NbtuneError, RunError, SpecError
-from nbtune.metrics.statistics import adjusted
 
 if TYPE_CHECKING:
     from nbtune.approaches.base import Answers, Approach, Asking, Setting
@@ -189,7 +188,7 @@ def _record(point: _Point) -> dict[str, Any]:
 
 
 def _pairs(points: Sequence[_Point], *, binary: bool) -> list[dict[str, Any]]:
-    """Tuned against prompting at each size, and each column against itself with the size before; adjusted over all of them (Holm)."""
+    """Tuned against prompting at each size, and each column against itself with the size before."""
     sizes = sorted({point.size for point in points} - {ONCE})
     wanted_pairs = [
         (tuned, prompted)
@@ -202,9 +201,7 @@ def _pairs(points: Sequence[_Point], *, binary: bool) -> list[dict[str, Any]]:
     last = {point.label: point for point in points if sizes and point.size == sizes[-1] and point.column.approach.kind != "floor"}
     before = {point.label: point for point in points if len(sizes) > 1 and point.size == sizes[-2]}
     wanted_pairs += [(point, before[label]) for label, point in last.items() if label in before]
-    found: list[dict[str, Any]] = [
+    return [
         {"a": a.label, "a_rows": a.size, "b": b.label, "b_rows": b.size, **paired(a.column, b.column, binary=binary)}
         for a, b in wanted_pairs
     ]
-    holm = adjusted([float(pair["p_value"]) for pair in found])
-    return [{**pair, "p_adjusted": value} for pair, value in zip(found, holm, strict=True)]

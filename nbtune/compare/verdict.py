@@ -1,7 +1,8 @@
 """What follows from a grid, in sentences by fixed rules, each with the figures that it rests on; "cannot say" is among the answers.
 
-One column is said to be better than another where the paired test, adjusted over all pairs of the grid, is below 0.05. Two that are not
-told apart are called alike only if the interval of their difference leaves no room for more than `MARGIN`.
+A kind of column is said to be better than another where one of the first is shown to be better than every one of the second, the choice
+among the first paid for (`claims`). Two that are not told apart are called alike only if the interval of their difference leaves no room
+for more than `MARGIN`, or, where one is merely cheaper, if even their own test, adjusted for nothing, does not tell them apart.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from nbtune.compare.claims import LEVEL, Claim, claims, p_said
+from nbtune.metrics.statistics import adjusted
+
 if TYPE_CHECKING:
     from nbtune.metrics.scores import Metric
 
-__all__ = ["LEVEL", "MARGIN", "break_even", "break_even_rows", "curve_verdict", "few_rows", "verdict_of"]
+__all__ = ["MARGIN", "break_even", "break_even_rows", "curve_verdict", "few_rows", "verdict_of"]
 
-LEVEL: Final = 0.05
 MARGIN: Final = 0.02
 """A difference that nobody would pay for, of scores between 0 and 1."""
 _FEW: Final = 100
@@ -76,64 +79,75 @@ class _Grid:
     def _goodness(self, row: Row) -> float:
         return self._metric.sign * float(row[self._metric.name])
 
-    def best(self, kind: str) -> Row | None:
-        return next((row for row in self.ranked if row["kind"] == kind), None)
+    def _all(self, *kinds: str) -> list[Row]:
+        """Those of some kinds, the best first."""
+        return [row for row in self.ranked if row["kind"] in kinds]
 
     def pair(self, a: Row, b: Row) -> dict[str, Any]:
         """Of a against b, so that more is better for a."""
         found = next(each for each in self._pairs if {each["a"], each["b"]} == {a["approach"], b["approach"]})
-        sign = self._metric.row_sign * (1 if found["a"] == a["approach"] else -1)
-        low, high = sorted((sign * found["low"], sign * found["high"]))
-        return {**found, "difference": sign * found["difference"], "low": low, "high": high}
+        return _turned(found, self._metric.row_sign * (1 if found["a"] == a["approach"] else -1))
 
-    def _better(self, a: Row, b: Row) -> bool:
+    def _figures(self, a: Row, b: Row, claim: Claim | None = None) -> str:
+        """The two scores, the interval of their difference, and the p-value: that of a claim, or of the two alone."""
         found = self.pair(a, b)
-        return bool(found["p_adjusted"] < LEVEL and found["difference"] > 0)
-
-    def _figures(self, a: Row, b: Row) -> str:
-        found = self.pair(a, b)
-        return f"{_score(a, self._metric)} against {_score(b, self._metric)}, {_told(found)}"
+        p_text = p_said(found["p_value"]) if claim is None else p_said(claim.p_value, claim.among)
+        return f"{_score(a, self._metric)} against {_score(b, self._metric)}, {_interval(found)}, {p_text}"
 
     def against_floors(self) -> str:
         """Whether anything beats what costs nothing."""
-        floor = self.best("floor")
-        others = [row for row in self.ranked if row["kind"] in ("prompting", "tuned")]
-        if floor is None or not others:
+        floors, others = self._all("floor"), self._all("prompting", "tuned")
+        if not floors or not others:
             return ""
-        beats = [row for row in others if self._better(row, floor)]
+        floor, made = floors[0], claims(others, floors, self.pair)
+        beats = [claim for claim in made if claim.holds]
         if not beats:
             best = others[0]
-            return f"Nothing here is shown to beat {floor['approach']}: {best['approach']} has {self._figures(best, floor)}."
-        behind = [row["approach"] for row in others if row not in beats]
+            return f"Nothing here is shown to beat {floor['approach']}: {best['approach']} has {self._figures(best, floor, made[0])}."
+        behind = [claim.candidate["approach"] for claim in made if not claim.holds]
         rest = f" Not shown to: {', '.join(behind)}." if behind else ""
-        figures = self._figures(beats[0], floor)
-        return f"{beats[0]['approach']} beats {floor['approach']}, the best that needs no language model ({figures}).{rest}"
+        best = beats[0].candidate
+        return (
+            f"{best['approach']} beats {floor['approach']}, the best that needs no language model "
+            f"({self._figures(best, floor, beats[0])}).{rest}"
+        )
 
     def tuned_or_prompted(self) -> str:
         """Whether to fine-tune."""
-        tuned, prompted = self.best("tuned"), self.best("prompting")
-        if tuned is None or prompted is None:
+        tuned, prompted = self._all("tuned"), self._all("prompting")
+        if not tuned or not prompted:
             return ""
-        figures = self._figures(tuned, prompted)
-        if self._better(tuned, prompted):
-            return f"Fine-tuning pays here: {tuned['approach']} is better than the best prompt, {prompted['approach']} ({figures})."
-        if self._better(prompted, tuned):
-            return f"Prompting is enough here: {prompted['approach']} is better than what was tuned, {tuned['approach']} ({figures})."
-        found = self.pair(tuned, prompted)
+        ours, theirs = claims(tuned, prompted, self.pair), claims(prompted, tuned, self.pair)
+        if shown := next((claim for claim in ours if claim.holds), None):
+            better, rival = shown.candidate, prompted[0]
+            figures = self._figures(better, rival, shown)
+            return f"Fine-tuning pays here: {better['approach']} is better than the best prompt, {rival['approach']} ({figures})."
+        if shown := next((claim for claim in theirs if claim.holds), None):
+            better, rival = shown.candidate, tuned[0]
+            figures = self._figures(better, rival, shown)
+            return f"Prompting is enough here: {better['approach']} is better than what was tuned, {rival['approach']} ({figures})."
+        return self._not_told(tuned[0], prompted[0], ours[0])
+
+    def _not_told(self, tuned: Row, prompted: Row, claim: Claim) -> str:
+        """What remains to be said of the best of either kind where neither is shown to be better."""
+        found, figures = self.pair(tuned, prompted), self._figures(tuned, prompted, claim)
+        names = f"{tuned['approach']} and {prompted['approach']}"
         if found["high"] <= MARGIN:
             above = f"at most {max(0.0, found['high']):.3f} above {prompted['approach']}"
-            return f"Prompting is enough here: {tuned['approach']} is {above} ({figures})."
-        return (
-            f"Cannot say whether fine-tuning is better than prompting: {tuned['approach']} and {prompted['approach']} are within noise "
-            f"({figures}); so many rows tell differences from about {found['detectable']:.2g}, more test rows would tell smaller ones."
-        )
+            return f"Prompting is enough here: {tuned['approach']} is {above} ({self._figures(tuned, prompted)})."
+        more = f"so many rows tell differences from about {found['detectable']:.2g}, more test rows would tell smaller ones."
+        if found["p_value"] < LEVEL and found["difference"] > 0:
+            told = f"of the two alone it would be told ({p_said(found['p_value'])}), but not of the best of {claim.among}"
+            return f"Cannot say whether fine-tuning is better than prompting: {tuned['approach']} leads ({figures}); {told}; {more}"
+        return f"Cannot say whether fine-tuning is better than prompting: {names} are within noise ({figures}); {more}"
 
     def cheapest(self) -> str:
         """What trains least among those not told from the best of the tuned."""
-        best = self.best("tuned")
-        if best is None:
+        tuned = self._all("tuned")
+        if not tuned:
             return ""
-        alike = [row for row in self.ranked if row["kind"] == "tuned" and row is not best and self.pair(best, row)["p_adjusted"] >= LEVEL]
+        best, rest = tuned[0], tuned[1:]
+        alike = [row for row in rest if self.pair(best, row)["p_value"] >= LEVEL]
         least = min((row for row in alike if row["trainable_parameters"] < best["trainable_parameters"]), key=_parameters, default=None)
         if least is None:
             return ""
@@ -144,7 +158,7 @@ class _Grid:
 
     def paid_for(self) -> str:
         """When the training is paid for."""
-        tuned = self.best("tuned")
+        tuned = next(iter(self._all("tuned")), None)
         shots = None if tuned is None else _longer(self.ranked, tuned)
         if tuned is None or shots is None or not tuned["train_seconds"]:
             return ""
@@ -168,74 +182,89 @@ def curve_verdict(points: Sequence[Row], pairs: Sequence[Row], metric: Metric) -
 
 
 class _Curve:
+    """Sizes are asked from the largest down, and no further than where the answer is no, so that their number needs no adjusting."""
+
     def __init__(self, points: Sequence[Row], pairs: Sequence[Row], metric: Metric) -> None:
         self._points, self._metric = points, metric
         self._pairs = {(pair["a"], pair["a_rows"], pair["b"], pair["b_rows"]): pair for pair in pairs}
         self._sizes = sorted({int(point["train_rows"]) for point in points} - {0})
 
-    def _best(self, kind: str, size: int) -> Row | None:
+    def _all(self, kind: str, size: int) -> list[Row]:
+        """Those of a kind at a size, the best first."""
         there = [point for point in self._points if point["kind"] == kind and point["train_rows"] in (0, size)]
-        return max(there, key=lambda point: self._metric.sign * float(point["score"]), default=None)
+        return sorted(there, key=lambda point: self._metric.sign * float(point["score"]), reverse=True)
 
-    def _pair(self, a: Row, b: Row) -> dict[str, Any] | None:
+    def _has(self, a: Row, b: Row) -> bool:
+        return self._key(a, b) in self._pairs or self._key(b, a) in self._pairs
+
+    def _pair(self, a: Row, b: Row) -> dict[str, Any]:
         """Of a against b, so that more is better for a."""
-        found = self._pairs.get((a["approach"], a["train_rows"], b["approach"], b["train_rows"]))
-        if found is None:
-            return None
-        sign = self._metric.row_sign
-        low, high = sorted((sign * found["low"], sign * found["high"]))
-        return {**found, "difference": sign * found["difference"], "low": low, "high": high}
+        straight = self._pairs.get(self._key(a, b))
+        return _turned(straight or self._pairs[self._key(b, a)], self._metric.row_sign * (1 if straight else -1))
+
+    @staticmethod
+    def _key(a: Row, b: Row) -> tuple[str, int, str, int]:
+        return a["approach"], a["train_rows"], b["approach"], b["train_rows"]
 
     def starts_to_pay(self) -> str:
         """Where fine-tuning starts to be better than prompting, and is so at all larger sizes."""
-        rivals = [(size, self._best("tuned", size), self._best("prompting", size)) for size in self._sizes]
-        told = [(size, a, b, self._pair(a, b)) for size, a, b in rivals if a is not None and b is not None]
-        known = [(size, a, b, pair) for size, a, b, pair in told if pair is not None]
+        each = [(size, self._all("tuned", size), self._all("prompting", size)) for size in self._sizes]
+        known = [(size, tuned, prompted) for size, tuned, prompted in each if tuned and prompted]
         if not known:
             return ""
-        first = None
-        for size, a, b, pair in reversed(known):
-            if not _shows_better(pair):
+        first: tuple[int, Claim, Row] | None = None
+        for size, tuned, prompted in reversed(known):
+            shown = next((claim for claim in claims(tuned, prompted, self._pair) if claim.holds), None)
+            if shown is None:
                 break
-            first = (size, a, b, pair)
-        size, a, b, pair = first or known[-1]
-        figures = f"{a['approach']} {a['score']:.3f} against {b['approach']} {b['score']:.3f}, {_told(pair)}"
+            first = (size, shown, prompted[0])
         if first is not None:
+            size, shown, rival = first
             least = ", the fewest that were tried" if size == known[0][0] else ""
+            figures = self._figures(shown.candidate, rival, shown)
             return f"Fine-tuning starts to be better than prompting at {size:,} training rows{least} ({figures})."
-        if _shows_better(pair, -1):
-            return f"Up to {size:,} training rows prompting is better than fine-tuning ({figures})."
+        size, tuned, prompted = known[-1]
+        if any(claim.holds for claim in claims(prompted, tuned, self._pair)):
+            shown = next(claim for claim in claims(prompted, tuned, self._pair) if claim.holds)
+            return f"Up to {size:,} training rows prompting is better than fine-tuning ({self._figures(shown.candidate, tuned[0], shown)})."
+        figures = self._figures(tuned[0], prompted[0], claims(tuned, prompted, self._pair)[0])
         return f"Cannot say at how many training rows fine-tuning starts to be better than prompting: not shown up to {size:,} ({figures})."
+
+    def _figures(self, a: Row, b: Row, claim: Claim) -> str:
+        scores = f"{a['approach']} {a['score']:.3f} against {b['approach']} {b['score']:.3f}"
+        return f"{scores}, {_interval(self._pair(a, b))}, {p_said(claim.p_value, claim.among)}"
 
     def more_rows(self) -> str:
         """Whether the best of the tuned, else of the prompted, still gained by the last step of the curve."""
         if len(self._sizes) < 2:  # noqa: PLR2004
             return ""
         size, least = self._sizes[-1], self._sizes[-2]
-        best = self._best("tuned", size) or self._best("prompting", size)
-        before = next((one for one in self._points if best and (one["approach"], one["train_rows"]) == (best["approach"], least)), None)
-        pair = self._pair(best, before) if best is not None and before is not None else None
-        if best is None or before is None or pair is None:
+        before = {point["approach"]: point for point in self._points if point["train_rows"] == least}
+        there = self._all("tuned", size) or self._all("prompting", size)
+        stepped = [point for point in there if point["approach"] in before and self._has(point, before[point["approach"]])]
+        if not stepped or stepped[0] is not there[0]:
             return ""
+        best, pairs = stepped[0], [self._pair(point, before[point["approach"]]) for point in stepped]
+        pair, p_value = pairs[0], adjusted([each["p_value"] for each in pairs])[0]
         step = f"from {least:,} to {size:,} training rows {best['approach']}"
-        figures = f"{before['score']:.3f} to {best['score']:.3f}, {_told(pair)}"
-        if _shows_better(pair):
-            return f"More training rows still help: {step} became better ({figures})."
-        if _shows_better(pair, -1):
-            return f"More training rows do not help: {step} became worse ({figures})."
+        scores = f"{before[best['approach']]['score']:.3f} to {best['score']:.3f}"
+        figures = f"{scores}, {_interval(pair)}, {p_said(p_value, len(pairs))}"
+        if p_value < LEVEL:
+            helps, became = ("still help", "better") if pair["difference"] > 0 else ("do not help", "worse")
+            return f"More training rows {helps}: {step} became {became} ({figures})."
         if pair["high"] <= MARGIN:
             return f"More training rows promise little: {step} gained at most {max(0.0, pair['high']):.3f} ({figures})."
         return f"Cannot say whether more training rows would help: {step} is within noise ({figures})."
 
 
-def _shows_better(pair: Row, sign: int = 1) -> bool:
-    return bool(pair["p_adjusted"] < LEVEL and sign * pair["difference"] > 0)
+def _turned(pair: Row, sign: int) -> dict[str, Any]:
+    """A pair the other way round, or so that more is better."""
+    low, high = sorted((sign * pair["low"], sign * pair["high"]))
+    return {**pair, "difference": sign * pair["difference"], "low": low, "high": high}
 
 
-def _told(pair: Row) -> str:
-    """A difference's interval and its adjusted p-value."""
-    p_value = pair["p_adjusted"]
-    return f"{pair['low']:+.3f} to {pair['high']:+.3f}, " + ("p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}")  # noqa: PLR2004
+def _interval(pair: Row) -> str:
+    return f"{pair['low']:+.3f} to {pair['high']:+.3f}"
 
 
 def _parameters(row: Row) -> int:

@@ -185,10 +185,10 @@ def told(gaps: dict[int, tuple[float, float]], gain: tuple[float, float]) -> tup
     for size, (gap, p_value) in gaps.items():
         points.append({"approach": "few-shot", "train_rows": size, "score": 0.5, "kind": "prompting"})
         points.append({"approach": "run: a", "train_rows": size, "score": 0.5 + gap, "kind": "tuned"})
-        known = {"difference": gap, "low": gap - 0.05, "high": gap + 0.05, "p_adjusted": p_value}
+        known = {"difference": gap, "low": gap - 0.05, "high": gap + 0.05, "p_value": p_value}
         pairs.append({"a": "run: a", "a_rows": size, "b": "few-shot", "b_rows": size, **known})
     last, before = sorted(gaps)[::-1][:2]
-    known = {"difference": gain[0], "low": gain[0] - 0.01, "high": gain[0] + 0.01, "p_adjusted": gain[1]}
+    known = {"difference": gain[0], "low": gain[0] - 0.01, "high": gain[0] + 0.01, "p_value": gain[1]}
     pairs.append({"a": "run: a", "a_rows": last, "b": "run: a", "b_rows": before, **known})
     return curve_verdict(points, pairs, metric_of("accuracy", "classification"))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nbtune.compare.verdict import LEVEL, MARGIN, break_even, break_even_rows, few_rows, verdict_of
+from nbtune.compare.claims import claims
+from nbtune.compare.verdict import MARGIN, break_even, break_even_rows, few_rows, verdict_of
 from nbtune.metrics import interval, metric_of, paired_p_value
 from nbtune.metrics.statistics import adjusted, detectable, paired_difference
 
@@ -20,9 +22,9 @@ def row(approach: str, kind: str, score: float, **more: Any) -> dict[str, Any]:
     return {"approach": approach, "kind": kind, "accuracy": score, **costs, **more}
 
 
-def pair(a: str, b: str, difference: float, p_adjusted: float, half: float = 0.05) -> dict[str, Any]:
+def pair(a: str, b: str, difference: float, p_value: float, half: float = 0.05) -> dict[str, Any]:
     more = {"low": difference - half, "high": difference + half, "detectable": 0.07}
-    return {"a": a, "b": b, "difference": difference, "p_value": p_adjusted, "p_adjusted": p_adjusted, **more}
+    return {"a": a, "b": b, "difference": difference, "p_value": p_value, **more}
 
 
 TUNED = row("run: lora", "tuned", 0.9, train_seconds=100.0, trainable_parameters=1000)
@@ -111,17 +113,102 @@ def test_one_column_alone_has_no_verdict_and_few_rows_are_said_to_be_few() -> No
     assert few_rows([TUNED, SHOTS], [pair("run: lora", "few-shot", 0.2, 0.01)], ACCURACY) == []
 
 
-def test_under_no_difference_the_best_is_called_better_in_at_most_seven_of_a_hundred_grids() -> None:
+@cache
+def mcnemar(wins: int, losses: int) -> float:
+    """The grid's own test, which looks at nothing else; it is asked ten thousands of times here."""
+    return paired_p_value([1.0] * wins + [0.0] * losses, [0.0] * wins + [1.0] * losses, binary=True) if wins + losses else 1.0
+
+
+def mcnemar_of(a: list[float], b: list[float]) -> float:
+    gaps = np.subtract(a, b)
+    return mcnemar(int((gaps > 0).sum()), int((gaps < 0).sum()))
+
+
+def compared(columns: dict[str, list[float]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The table and the pairs of columns named by their kind and a number; intervals are of no matter here."""
+    rows = [row(name, name.split()[0], float(np.mean(values)), rows=len(values)) for name, values in columns.items()]
+    pairs = [
+        pair(a, b, float(np.mean(columns[a]) - np.mean(columns[b])), mcnemar_of(columns[a], columns[b]), half=0.5)
+        for a, b in combinations(columns, 2)
+    ]
+    return rows, pairs
+
+
+def drawn(chance: np.random.Generator, share: float, hard: np.ndarray) -> list[float]:
+    """Which rows one column has right: rows are hard or easy for all columns alike, as rows are."""
+    return (chance.random(len(hard)) * 0.6 + hard * 0.4 > 1 - share).astype(float).tolist()
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 1), (2, 3, 2), (5, 9, 3)], ids=["three columns", "seven", "seventeen"])
+def test_under_no_difference_better_is_said_in_at_most_seven_of_a_hundred_grids(counts: tuple[int, int, int]) -> None:
     chance = np.random.default_rng(0)
-    claims = 0
+    pays = beats = 0
     for _ in range(500):
-        hard = chance.random(120)  # rows are hard or easy for all columns alike, as rows are
-        columns = [(chance.random(120) * 0.6 + hard * 0.4 > 0.4).astype(float).tolist() for _ in range(5)]
-        best, other = sorted(range(5), key=lambda number: -sum(columns[number]))[:2]
-        pairs = list(combinations(range(5), 2))
-        holm = adjusted([paired_p_value(columns[a], columns[b], binary=True) for a, b in pairs])
-        claims += holm[pairs.index((min(best, other), max(best, other)))] < LEVEL
-    assert claims / 500 <= 0.07
+        hard = chance.random(120)
+        kinds = {
+            f"{kind} {number}": kind for kind, count in zip(("prompting", "tuned", "floor"), counts, strict=True) for number in range(count)
+        }
+        text = said(*compared({name: drawn(chance, 0.6, hard) for name in kinds}))
+        pays += "Fine-tuning pays" in text or "is better than what was tuned" in text
+        beats += " beats " in text
+    assert pays / 500 <= 0.07
+    assert beats / 500 <= 0.07
+
+
+def test_nor_is_it_where_others_differ_and_the_best_of_either_kind_are_alike() -> None:
+    chance = np.random.default_rng(3)
+    shares = {"tuned 0": 0.7, "tuned 1": 0.7, "tuned 2": 0.4, "prompting 0": 0.7, "prompting 1": 0.3, "prompting 2": 0.2}
+    wrong = 0
+    for _ in range(500):
+        hard = chance.random(120)
+        text = said(*compared({name: drawn(chance, share, hard) for name, share in shares.items()}))
+        wrong += "Fine-tuning pays" in text or "is better than what was tuned" in text
+    assert wrong / 500 <= 0.07
+
+
+def test_many_columns_cost_little_of_the_power_to_tell_that_tuning_pays() -> None:
+    chance = np.random.default_rng(4)
+    found = {"claims": 0, "all pairs": 0}
+    for _ in range(200):
+        hard = chance.random(120)
+        shares = {
+            "tuned 0": 0.65,
+            **{f"tuned {number}": 0.5 for number in range(1, 8)},
+            **{f"prompting {number}": 0.5 for number in range(8)},
+        }
+        columns = {name: drawn(chance, share, hard) for name, share in shares.items()}
+        rows, pairs = compared(columns)
+        found["claims"] += "Fine-tuning pays here: tuned 0" in said(rows, pairs)
+        holm = adjusted([each["p_value"] for each in pairs])
+        against = [
+            p for each, p in zip(pairs, holm, strict=True) if "tuned 0" in (each["a"], each["b"]) and "prompting" in each["a"] + each["b"]
+        ]
+        found["all pairs"] += max(against) < 0.05
+    assert found["claims"] > 1.25 * found["all pairs"]
+    assert found["claims"] >= 80
+
+
+def test_a_claim_is_the_hardest_of_its_tests_paid_for_by_the_number_of_candidates() -> None:
+    table = {("a", "x"): (0.1, 0.01), ("a", "y"): (0.2, 0.02), ("b", "x"): (0.1, 0.03), ("b", "y"): (-0.1, 0.001)}
+
+    def pair_of(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+        difference, p_value = table[a["approach"], b["approach"]]
+        return {"difference": difference, "p_value": p_value}
+
+    first, second = claims([{"approach": "a"}, {"approach": "b"}], [{"approach": "x"}, {"approach": "y"}], pair_of)
+    assert (first.p_value, first.holds, first.among) == (0.04, True, 2), "twice the larger of 0.01 and 0.02"
+    assert (second.p_value, second.holds) == (1.0, False), "it is worse than y"
+
+
+def test_a_lead_that_only_the_choice_among_many_undoes_is_not_called_noise() -> None:
+    others = [row(f"run: {number}", "tuned", 0.5, trainable_parameters=2000) for number in range(4)]
+    pairs = [pair("run: lora", "few-shot", 0.2, 0.02), *(pair(each["approach"], "few-shot", -0.2, 0.02) for each in others)]
+    pairs += [pair(a["approach"], b["approach"], 0.1, 0.01) for a, b in combinations([TUNED, *others], 2)]
+    text = said([TUNED, *others, SHOTS], pairs)
+    assert "Cannot say whether fine-tuning is better than prompting: run: lora leads" in text
+    assert "p = 0.100 with 5 to choose from" in text
+    assert "of the two alone it would be told (p = 0.020), but not of the best of 5" in text
+    assert "noise" not in text
 
 
 def test_a_real_difference_is_found_as_often_as_its_power_says() -> None:
