@@ -39,7 +39,10 @@ class InstructionsSpec(Spec):
     hold_out: Words | None = option(None, "tasks that are never trained, but scored")
     inverted: float = option(0.1, "part of the training rows that are turned round: the answer is given, the text is asked for", ge=0, le=1)
     limit: int = option(3000, "a larger set counts as one of so many rows", ge=1, scale="log", slider=(100, 100_000))
-    metric: Any = option(None, "exact_match, rouge1, rouge2, rougeL, or a bound function (output, expected) -> number")
+    metric: Any = option(
+        None,
+        "exact_match, rouge1, rouge2, rougeL, bleu, chrf, squad_f1, squad_exact_match, or a bound function (output, expected) -> number",
+    )
     chat: Literal["auto", True, False] = option("auto", "use the model's chat template; auto: where system is given")
     system: str | None = option(None, "system text of the chat template")
     seed: Annotated[int, "seed"] = option(0, "seed of phrasings and order", ge=0, le=SEED_LIMIT)

@@ -69,8 +69,8 @@ class TaskSpec(Spec):
     labels: Words | None = option(None, "the classes, where the data does not show them all (as completions without outer spaces)")
     metric: Any = option(
         None,
-        "accuracy, macro_f1, exact_match, rouge1, rouge2, rougeL, micro_f1, pearson, spearman, mae, rmse, span_f1, word_accuracy, "
-        "perplexity, or a bound function (output, expected) -> number",
+        "accuracy, macro_f1, exact_match, rouge1, rouge2, rougeL, bleu, chrf, squad_f1, squad_exact_match, micro_f1, pearson, spearman, "
+        "mae, rmse, span_f1, word_accuracy, perplexity, or a bound function (output, expected) -> number",
     )
     split: Annotated[SplitSpec, nested(SplitSpec)] = option(SplitSpec(), "{dev: 0.1, test: 0.2, seed: 0}")
     chat: Literal["auto", True, False] = option(

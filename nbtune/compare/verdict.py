@@ -2,7 +2,7 @@
 
 A kind of column is said to be better than another where one of the first is shown to be better than every one of the second, the choice
 among the first paid for (`claims`). Two that are not told apart are called alike only if the interval of their difference leaves no room
-for more than `MARGIN`, or, where one is merely cheaper, if even their own test, adjusted for nothing, does not tell them apart.
+for more than the metric's margin, or, where one is merely cheaper, if even their own test, adjusted for nothing, does not tell them apart.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from nbtune.metrics.statistics import adjusted
 if TYPE_CHECKING:
     from nbtune.metrics.scores import Metric
 
-__all__ = ["MARGIN", "break_even", "break_even_rows", "curve_verdict", "few_rows", "verdict_of"]
+__all__ = ["break_even", "break_even_rows", "curve_verdict", "few_rows", "verdict_of"]
 
-MARGIN: Final = 0.02
-"""A difference that nobody would pay for, of scores between 0 and 1."""
 _FEW: Final = 100
 _NOTICED: Final = 0.05
 """Part of an answer's seconds below which two measurements of them are alike."""
@@ -132,7 +130,7 @@ class _Grid:
         """What remains to be said of the best of either kind where neither is shown to be better."""
         found, figures = self.pair(tuned, prompted), self._figures(tuned, prompted, claim)
         names = f"{tuned['approach']} and {prompted['approach']}"
-        if found["high"] <= MARGIN:
+        if found["high"] <= self._metric.margin:
             above = f"at most {max(0.0, found['high']):.3f} above {prompted['approach']}"
             return f"Prompting is enough here: {tuned['approach']} is {above} ({self._figures(tuned, prompted)})."
         more = f"so many rows tell differences from about {found['detectable']:.2g}, more test rows would tell smaller ones."
@@ -252,7 +250,7 @@ class _Curve:
         if p_value < LEVEL:
             helps, became = ("still help", "better") if pair["difference"] > 0 else ("do not help", "worse")
             return f"More training rows {helps}: {step} became {became} ({figures})."
-        if pair["high"] <= MARGIN:
+        if pair["high"] <= self._metric.margin:
             return f"More training rows promise little: {step} gained at most {max(0.0, pair['high']):.3f} ({figures})."
         return f"Cannot say whether more training rows would help: {step} is within noise ({figures})."
 

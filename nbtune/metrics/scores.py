@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from nbtune.errors import DataError, SpecError, did_you_mean
 from nbtune.metrics.numbers import errors_of
+from nbtune.metrics.overlap import row_bleu, row_chrf, squad_exact_match, squad_f1
 from nbtune.metrics.several import labels_in
 from nbtune.metrics.whole import WHOLE, Whole
 
@@ -31,12 +32,19 @@ METRICS: Final[dict[str, tuple[Kind, ...]]] = {
     "rouge1": ("generation",),
     "rouge2": ("generation",),
     "rougeL": ("generation",),
+    "bleu": ("generation",),
+    "chrf": ("generation",),
+    "squad_f1": ("generation",),
+    "squad_exact_match": ("generation",),
     "span_f1": ("tagging",),
     "word_accuracy": ("tagging",),
     "perplexity": ("text",),
 }
 """The metrics by name, and the kinds of task each is for."""
 LESS_IS_BETTER: Final = frozenset({"mae", "rmse", "perplexity"})
+_SHARES: Final = frozenset({"word_accuracy", "rouge1", "rouge2", "rougeL", "bleu", "chrf", "squad_f1"})
+"""Those of which a row has more or less."""
+_OUT_OF_100: Final = frozenset({"bleu", "chrf"})
 _USUAL: Final = {
     "classification": "accuracy",
     "generation": "exact_match",
@@ -71,6 +79,13 @@ class Metric:
     def row_sign(self) -> int:
         """The same of the scores of rows, which are errors where numbers are told."""
         return -1 if self.columns is not None else 1
+
+    @property
+    def margin(self) -> float:
+        """A difference of the rows' scores that nobody would pay for: 0.02 of what a score can be, 0 where that is not known."""
+        if self.columns is not None or self.name not in METRICS:
+            return 0.0
+        return 2.0 if self.name in _OUT_OF_100 else 0.02
 
     def rows(self, outputs: Sequence[str], expected: Sequence[str]) -> list[float]:
         """The score of each row; for an F1, which has none, whether the row is right; of numbers the absolute error.
@@ -129,7 +144,7 @@ def metric_of(metric: str | RowScore | None, kind: Kind, labels: Sequence[str] =
         return Metric(metric, binary=False, function=_nothing_to_compare, of_loss=True)
     if kind == "regression":
         return Metric(metric, binary=False, function=_equal, whole=WHOLE.get(metric), columns=errors_of)
-    binary = not metric.startswith("rouge") and metric != "word_accuracy"
+    binary = metric not in _SHARES
     return Metric(metric, binary=binary, function=_same_labels if kind == "multi-label" else _FUNCTIONS[metric], whole=WHOLE.get(metric))
 
 
@@ -206,4 +221,8 @@ _FUNCTIONS: Final[dict[str, RowScore]] = {
     "rouge1": _rouge("rouge1"),
     "rouge2": _rouge("rouge2"),
     "rougeL": _rouge("rougeL"),
+    "bleu": row_bleu,
+    "chrf": row_chrf,
+    "squad_f1": squad_f1,
+    "squad_exact_match": squad_exact_match,
 }

@@ -1,4 +1,4 @@
-"""Scores of all rows together that are no mean of rows: F1 over classes, over spans, over labels; correlations and squared errors.
+"""Scores of all rows together that are no mean of rows: F1 over classes, over spans, over labels; correlations, errors, BLEU, chrF.
 
 Each comes from the library whose numbers people know, and beside it as a function of row numbers, so that a bootstrap can ask it
 thousands of times.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from nbtune.metrics import overlap
 from nbtune.metrics.numbers import numbers_of
 from nbtune.metrics.several import labels_in
 
@@ -169,4 +170,6 @@ WHOLE: Final[dict[str, Whole]] = {
     "pearson": Whole(_pearson, _pearson_of),
     "spearman": Whole(_spearman, _spearman_of),
     "rmse": Whole(_rmse, _rmse_of),
+    "bleu": Whole(overlap.bleu, overlap.bleu_of),
+    "chrf": Whole(overlap.chrf, overlap.chrf_of),
 }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nbtune.compare.claims import claims
-from nbtune.compare.verdict import MARGIN, break_even, break_even_rows, few_rows, verdict_of
+from nbtune.compare.verdict import break_even, break_even_rows, few_rows, verdict_of
 from nbtune.metrics import interval, metric_of, paired_p_value
 from nbtune.metrics.statistics import adjusted, detectable, paired_difference
 
@@ -56,7 +56,7 @@ def test_it_cannot_say_where_the_test_does_not_and_the_interval_leaves_room() ->
 
 
 def test_prompting_is_enough_where_tuning_can_gain_no_more_than_the_margin() -> None:
-    assert "Prompting is enough here" in grid(0.8, difference=-0.005, half=MARGIN)
+    assert "Prompting is enough here" in grid(0.8, difference=-0.005, half=ACCURACY.margin)
     assert "Prompting is enough here: few-shot is better than what was tuned" in grid(0.01, difference=-0.2)
 
 

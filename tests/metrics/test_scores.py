@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
@@ -47,6 +48,36 @@ def test_rouge_equals_rouge_score_on_english(name):
     metric = metric_of(name, "generation")
     assert metric.rows(outputs, expected) == pytest.approx(rows)
     assert metric.score(outputs, expected) == pytest.approx(sum(rows) / 4)
+
+
+SAID = ["The cat sat on the mat.", "a dog house, 12 % of it", "", "the very same text", "x"]
+TRUE = ["On the mat a cat sat!", "the dog house, 12 of it", "something", "the very same text", "the very long text"]
+
+
+def test_bleu_and_chrf_of_all_rows_and_of_each_equal_sacrebleu():
+    bleu, chrf = metric_of("bleu", "generation"), metric_of("chrf", "generation")
+    assert bleu.score(SAID, TRUE) == pytest.approx(sacrebleu.corpus_bleu(SAID, [TRUE]).score)
+    assert chrf.score(SAID, TRUE) == pytest.approx(sacrebleu.corpus_chrf(SAID, [TRUE]).score)
+    assert bleu.rows(SAID, TRUE) == pytest.approx(
+        [sacrebleu.sentence_bleu(*pair).score for pair in zip(SAID, [[t] for t in TRUE], strict=True)]
+    )
+    assert chrf.rows(SAID, TRUE) == pytest.approx(
+        [sacrebleu.sentence_chrf(*pair).score for pair in zip(SAID, [[t] for t in TRUE], strict=True)]
+    )
+    assert bleu.score(TRUE, TRUE) == pytest.approx(100), "out of 100, as it is published"
+
+
+def test_squads_metrics_are_those_of_its_paper():
+    f1, exact = metric_of("squad_f1", "generation"), metric_of("squad_exact_match", "generation")
+    assert exact.rows(["The Cat!", "cats", ""], ["a cat", "cat", "cat"]) == [1, 0, 0], "case, punctuation and articles do not count"
+    assert f1.rows(["the black cat", "a dog", ""], ["black cats", "dog", "cat"]) == pytest.approx([0.5, 1, 0])
+    assert f1.rows(["to be or not to be"], ["to be"]) == pytest.approx([2 * (2 / 6) * 1 / (2 / 6 + 1)]), "each word counts once"
+
+
+def test_a_difference_that_nobody_pays_for_is_told_of_known_scales_alone():
+    assert (metric_of("accuracy", "classification").margin, metric_of("chrf", "generation").margin) == (0.02, 2.0)
+    assert metric_of("mae", "regression").margin == 0, "an error of 0.02 may be large"
+    assert metric_of(lambda _output, _expected: 3.0, "generation").margin == 0
 
 
 def test_rouge_sees_words_of_other_scripts():
@@ -94,7 +125,7 @@ def test_defaults_follow_the_kind():
 
 def test_which_metrics_are_binary():
     binary = {name for name, kinds in METRICS.items() if metric_of(name, kinds[0]).binary}
-    assert binary == {"accuracy", "macro_f1", "micro_f1", "exact_match", "span_f1"}
+    assert binary == {"accuracy", "macro_f1", "micro_f1", "exact_match", "squad_exact_match", "span_f1"}
 
 
 @pytest.mark.parametrize(

@@ -156,12 +156,22 @@ def test_the_score_interval_fits_the_metric():
     assert right == interval([1.0] * 20, binary=True)
 
 
+def _sentences(chance):
+    """Some of them empty, too short for an order of n-grams, or without a word in common."""
+    words = np.array(["the", "cat", "sat", "on", "a", "mat", "dog", "it's", "12.5", "ö"])
+    expected = [" ".join(chance.choice(words, size=chance.integers(1, 9))) for _ in range(40)]
+    said = [" ".join(word for word in text.split() if chance.random() < 0.7) for text in expected]
+    return [*said[:30], "", *said[31:36], "zzz", "q q q q", *expected[38:]], expected
+
+
 def _cases():
     chance = np.random.default_rng(2)
     numbers = chance.normal(size=40)
     tags = [" ".join(chance.choice(["O", "B-A", "B-B"], size=4)) for _ in range(40)]
     labels = [", ".join(sorted(chance.choice(["a", "b", "c"], size=2, replace=False))) for _ in range(40)]
     return {
+        "bleu": ("generation", *_sentences(chance)),
+        "chrf": ("generation", *_sentences(chance)),
         "span_f1": ("tagging", [*tags[:20], *tags[:20]], tags),
         "micro_f1": ("multi-label", [*labels[:20], *labels[:20]], labels),
         "macro_f1": ("classification", [*labels[:25], *labels[:15]], labels),
@@ -172,17 +182,17 @@ def _cases():
     }
 
 
-@pytest.mark.parametrize("name", ["span_f1", "micro_f1", "macro_f1", "pearson", "spearman", "rmse"])
+@pytest.mark.parametrize("name", ["span_f1", "micro_f1", "macro_f1", "pearson", "spearman", "rmse", "bleu", "chrf"])
 def test_what_is_resampled_is_the_score_itself(name):
     kind, outputs, expected = _cases()[name]
     metric = metric_of(name, kind)
     chance = np.random.default_rng(5)
-    chosen = chance.integers(0, 40, size=(6, 40))
+    chosen = np.concatenate([chance.integers(0, 40, size=(6, 40)), np.repeat(chance.integers(30, 38, size=(4, 1)), 40, axis=1)])
     wanted = [metric.score([outputs[row] for row in rows], [expected[row] for row in rows]) for rows in chosen]
     assert metric.whole.resampled(outputs, expected)(chosen) == pytest.approx(np.array(wanted), abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["span_f1", "micro_f1", "pearson", "spearman", "rmse", "mae"])
+@pytest.mark.parametrize("name", ["span_f1", "micro_f1", "pearson", "spearman", "rmse", "mae", "bleu", "chrf"])
 def test_the_interval_holds_the_score(name):
     kind, outputs, expected = _cases()[name]
     metric = metric_of(name, kind)
