@@ -52,7 +52,11 @@ class PromptSearchSpec(Spec):
     beam: int = option(4, "the best so many of a round go on, and are what new ones are written from", ge=1, le=50, slider=(1, 8))
     proposer: Any = option(None, "who writes variants: a model, or a function from a request to a text; left out: the model that is asked")
     k: int = option(0, "answered training rows before each prompt, the same for all variants", ge=0, le=256, aliases=("num_shots", "shots"))
-    level: float = option(0.05, "chance that the best variant is dropped before all rows are asked", gt=0, le=0.5)
+    level: float = option(0.05, "chance that one is said to be worse than another which is not", gt=0, le=0.5)
+    halve: bool = option(
+        True,
+        "after a quarter of the rows the better half goes on, after half of them a quarter; false: until one is shown to be worse",
+    )
     max_rows: int = option(128, "most rows that variants are scored on", ge=BLOCK, scale="log")
     max_calls: int | None = option(2000, "most calls: rows asked of the model and variants written; null: no limit", ge=1)
     max_seconds: float | None = option(None, "ends the search after so many seconds of calls", gt=0)
@@ -202,7 +206,7 @@ class PromptSearch:
         search = Search(
             task,
             rows,
-            Plan(options.turns, options.proposals, options.beam, options.level, options.seed, options.max_calls, options.max_seconds),
+            _plan(options),
             ask=model.ask,
             fits=lambda variant: model.fits(variant, seen),
             kept=KeptSearch.open(_key(task, model, proposer)),
@@ -216,6 +220,19 @@ class PromptSearch:
         first, *rest = found.told
         notes = (f"{label}: {first} Its template: {found.winner.source!r}", f"{label}: {' '.join(rest)}")
         return Searched(label, task, engine, wording, cost=cost, own_template=True, notes=notes, found=found)
+
+
+def _plan(options: PromptSearchSpec) -> Plan:
+    return Plan(
+        rounds=options.turns,
+        proposals=options.proposals,
+        beam=options.beam,
+        level=options.level,
+        halve=options.halve,
+        seed=options.seed,
+        max_calls=options.max_calls,
+        max_seconds=options.max_seconds,
+    )
 
 
 def _named(proposer: Any) -> str:

@@ -81,11 +81,16 @@ class Metric:
         return -1 if self.columns is not None else 1
 
     @property
+    def most(self) -> float | None:
+        """The highest score of a row, the lowest being 0; None where that is not known (errors, a user's function)."""
+        if self.columns is not None or self.name not in METRICS:
+            return None
+        return 100.0 if self.name in _OUT_OF_100 else 1.0
+
+    @property
     def margin(self) -> float:
         """A difference of the rows' scores that nobody would pay for: 0.02 of what a score can be, 0 where that is not known."""
-        if self.columns is not None or self.name not in METRICS:
-            return 0.0
-        return 2.0 if self.name in _OUT_OF_100 else 0.02
+        return 0.02 * (self.most or 0.0)
 
     def rows(self, outputs: Sequence[str], expected: Sequence[str]) -> list[float]:
         """The score of each row; for an F1, which has none, whether the row is right; of numbers the absolute error.

@@ -46,7 +46,7 @@ class Found:
 
     `rows` says which rows the `total` are that they were scored on; `scoring_calls` of the model went to these, `other_calls` to
     proposals and mistakes; `seconds` and `tokens` are those of all calls, whenever they were made. `refused` counts proposals that were
-    left out, by the reason.
+    left out, by the reason; `halved` of the dropped were behind when the race was halved, and not shown to be worse.
     """
 
     metric: Metric
@@ -61,6 +61,7 @@ class Found:
     refused: Mapping[str, int]
     ended: str
     level: float
+    halved: int
     trouble: str | None
 
     @property
@@ -120,8 +121,10 @@ class Found:
         )
 
     def _spent(self) -> str:
+        worse = sum(each.dropped_after is not None for each in self.tried) - self.halved
+        behind = f", {self.halved} because they were in the lower half after a quarter or half of the rows" if self.halved else ""
         return (
             f"{self.calls:,} calls: {self.scoring_calls:,} to score, {self.scoring_calls / self.full_calls:.0%} of the {self.full_calls:,} "
-            f"that all rows of all templates take, and {self.other_calls:,} to write templates. One is dropped once it is shown to be "
-            f"worse than another (at a level of {self.level:g}): {sum(each.dropped_after is not None for each in self.tried)} were."
+            f"that all rows of all templates take, and {self.other_calls:,} to write templates. Dropped were {worse} that are shown to be "
+            f"worse than another (at a level of {self.level:g}){behind}."
         )

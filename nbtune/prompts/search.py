@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from nbtune.errors import ComparisonError
-from nbtune.metrics.scores import METRICS
 from nbtune.prompts.found import Found, Tried
 from nbtune.prompts.proposing import Mistake, Requests
 from nbtune.prompts.racing import BLOCK, Race, race
@@ -46,6 +45,7 @@ class Plan:
     proposals: int
     beam: int
     level: float
+    halve: bool
     seed: int
     max_calls: int | None
     max_seconds: float | None
@@ -95,6 +95,7 @@ class Search:
         self._all: list[Variant] = []
         self._asked_rows: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
+        self._halved: set[str] = set()
         self._refused: Counter[str] = Counter()
         self._ended = ""
 
@@ -126,7 +127,6 @@ class Search:
     def _race(self, variants: Sequence[Variant], number: int) -> Race:
         """Races variants; of those asked before what they answered stands."""
         metric, total = self._task.metric, len(self._rows.scored)
-        bounded = metric.name in METRICS and metric.columns is None
 
         def ask(place: int, begin: int, end: int) -> list[float]:
             self._report(self._state(variants, number, begin))
@@ -134,16 +134,26 @@ class Search:
             said = self._answers(variants[place], rows, scoring=True)
             self._asked_rows[variants[place].source] = max(end, self._asked_rows.get(variants[place].source, 0))
             scores = metric.rows([each.text for each in said], [row.expected for row in rows])
-            return [metric.row_sign * score for score in scores]
+            return [metric.row_sign * score / (metric.most or 1.0) for score in scores]
 
         def affords(racing: Sequence[int], end: int) -> bool:
             cost = sum(max(0, end - self._asked_rows.get(variants[place].source, 0)) for place in racing)
             return self._affords(cost)
 
-        ran = race(len(variants), total, ask, level=self._plan.level, bounded=bounded, affords=affords)
+        new = [place for place, variant in enumerate(variants) if self._asked_rows.get(variant.source, 0) < total]
+        ran = race(
+            len(variants),
+            total,
+            ask,
+            level=self._plan.level,
+            bounded=metric.most is not None,
+            halve=new if self._plan.halve else (),
+            affords=affords,
+        )
         for variant, rows in zip(variants, ran.dropped_after, strict=True):
             if rows is not None:
                 self._dropped[variant.source] = rows
+        self._halved |= {variants[number].source for number in ran.halved}
         return ran
 
     def _state(self, variants: Sequence[Variant], number: int, rows: int) -> str:
@@ -221,7 +231,7 @@ class Search:
         metric = self._task.metric
         scores = metric.rows([each.text for each in said], [row.expected for row in rows])
         order = sorted(range(len(rows)), key=lambda place: metric.row_sign * scores[place])
-        wrong = [place for place in order if scores[place] < 1] if metric.row_sign > 0 else order
+        wrong = [place for place in order if scores[place] < (metric.most or 1.0)] if metric.row_sign > 0 else order
         return [Mistake(rows[place], said[place].text) for place in wrong[: max(1, len(rows) // 2)]]
 
     def _written(self, proposer: Proposer, request: Request, place: str) -> str:
@@ -278,6 +288,7 @@ class Search:
             refused=dict(self._refused),
             ended=self._ended,
             level=self._plan.level,
+            halved=len(self._halved),
             trouble=self._kept.trouble,
         )
 

@@ -50,6 +50,29 @@ def test_of_scores_without_bounds_only_better_and_worse_count_and_equals_are_kep
     assert raced(-errors, bounded=False).kept == (0,)
 
 
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 7, 8, 12, 24])
+@pytest.mark.parametrize("rows", [64, 128])
+def test_of_variants_that_are_alike_halving_takes_at_most_half_of_the_calls_and_leaves_some(count: int, rows: int) -> None:
+    scores = np.tile(rights([0.6], rows, 0), (count, 1))
+    found = raced(scores, halve=range(count))
+    assert cost(found) <= 0.5 * rows * count
+    assert len(found.kept) == max(1, count // 4)
+    assert found.halved == frozenset(range(count)) - set(found.kept), "none of them is shown to be worse"
+    assert cost(raced(scores)) == rows * count
+
+
+def test_halving_keeps_the_best_nearly_always_where_it_is_much_better() -> None:
+    shares = [0.4, 0.4, 0.4, 0.8, 0.4, 0.4, 0.4, 0.4]
+    found = [raced(rights(shares, 64, seed), halve=range(8)) for seed in range(200)]
+    assert np.mean([3 in each.kept for each in found]) > 0.95
+
+
+def test_what_is_known_already_is_not_halved_away() -> None:
+    scores = rights([0.2, 0.9, 0.9, 0.9, 0.9], 64, 1)
+    assert not raced(scores, level=1e-30, halve=[1, 2, 3, 4]).halved & {0}
+    assert 0 in raced(scores, level=1e-30, halve=[1, 2, 3, 4]).kept
+
+
 def test_ties_and_noise_are_kept_to_the_last_row() -> None:
     same = rights([0.6], 50, 0)
     assert raced(np.vstack([same, same, same])) == Race(50, (None, None, None))
