@@ -1,4 +1,4 @@
-"""How fast prompts are answered: what the shared prefix saves, what a grid costs beside its slowest column, and a grid asked again.
+"""Prompts: what the shared prefix saves, what a grid costs beside its slowest column and asked again, and what a race of wordings takes.
 
     make bench B=prompting                            # some minutes on two quiet cores
     make bench B=prompting ARGS="--only prefix --rounds 1"
@@ -41,6 +41,12 @@ def tickets() -> nbtune.Task:
     """The quickstart's."""
     prompt = "Which team handles this ticket?\nTicket: {{ text }}\nTeam:"
     return nbtune.Task(name="tickets", data="demo:tickets", prompt=prompt, completion=" {{ team }}")
+
+
+def dates() -> nbtune.Task:
+    """The date that a text names, in numbers."""
+    prompt = "Text: {{ text }}\nThe date in numbers, year-month-day:"
+    return nbtune.Task(name="dates", data="demo:dates", prompt=prompt, completion=" {{ date }}", metric="chrf")
 
 
 def seconds_of(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -164,7 +170,67 @@ def grids(rounds: int) -> list[Figure]:
     ]
 
 
-PARTS = {"prefix": prefix, "grids": grids}
+SEARCHED = {
+    "tickets": (
+        tickets,
+        [
+            "Ticket: {{ text }}\nTeam:",
+            "Route the ticket to one of billing, shipping, returns, technical, account, product.\nTicket: {{ text }}\nTeam:",
+            "{{ text }}\nThe team that has to act is",
+            "A customer of an outdoor shop writes: {{ text }}\nThis is for the team called",
+            "Q: Who should answer this mail? billing, shipping, returns, technical, account or product\nMail: {{ text }}\nA:",
+        ],
+    ),
+    "dates": (
+        dates,
+        [
+            "{{ text }}\nDate:",
+            "{{ text }}",
+            "When did it happen? {{ text }}\n",
+            "Sentence: {{ text }}\nISO date (YYYY-MM-DD): ",
+            "Extract the date.\n{{ text }}\n=>",
+            "Rewrite the date of the text as YYYY-MM-DD.\nText: {{ text }}\nDate:",
+            "Q: {{ text }} Which date is named?\nA:",
+        ],
+    ),
+}
+"""The tasks that come along, and the wordings that are given beside the task's own."""
+
+
+def search(_rounds: int) -> list[Figure]:
+    """Wordings raced on dev rows, against all of them asked on all of those; and the winner's score on test rows, apart."""
+    figures = []
+    for name, (make, templates) in SEARCHED.items():
+        task = make()
+        raced = nbtune.prompt("prompt-search", task=task, model=MODEL, templates=templates)
+        whole = nbtune.prompt("prompt-search", task=task, model=MODEL, templates=templates, halve=False, level=1e-9)
+        score = whole.table.set_index("template")[task.metric.name]
+        if whole.table["dropped_after"].notna().any():
+            raise SystemExit("not all templates were asked all rows")
+        given = score[templates].median()
+        test = nbtune.compare([raced_entry(templates)], task=task, model=MODEL, floor=False).table.iloc[0]
+        share = raced.found.scoring_calls / raced.found.full_calls
+        won = f"{score[raced.template]:.3f} against {given:.3f}"
+        more = f"best of all {score.max():.3f}; on {len(task.test)} test rows {test[task.metric.name]:.3f} ({test['ci_low']:.3f} to {test['ci_high']:.3f})"
+        figures += [
+            Figure(
+                f"{name}: calls of the race, of those of all rows of {len(score)} templates",
+                f"{share:.0%}",
+                "<= 50 %",
+                "",
+                raced.found.rows,
+            ),
+            Figure(f"{name}: dev {task.metric.name} of the winner, against the median of those given", won, "above", "", more),
+        ]
+    return figures
+
+
+def raced_entry(templates: list[str]) -> dict[str, Any]:
+    """The search as a column, which takes up what was found."""
+    return {"prompt-search": {"templates": templates}}
+
+
+PARTS = {"prefix": prefix, "grids": grids, "search": search}
 
 
 def main() -> None:
