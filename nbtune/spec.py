@@ -86,6 +86,9 @@ class DecodingSpec(Spec):
 
     max_new_tokens: int | None = option(None, "most tokens of an answer; left out: the longest training answer and a half", ge=1, le=8192)
     stop: Words | None = option(None, "texts that end an answer; left out: a line break, where no training answer holds one")
+    choices: Words | None = option(None, "texts of which an answer has to be one")
+    json_schema: dict[str, Any] | None = option(None, "JSON schema that an answer has to keep: {type: object, properties: ...}")
+    regex: str | None = option(None, "regular expression that a whole answer has to match")
 
 
 class AskingSpec(Spec):
@@ -95,7 +98,7 @@ class AskingSpec(Spec):
         "sum",
         "classification by the log-probability of each label's tokens: their sum, their mean, or by byte of its text; or by generating",
     )
-    decoding: Annotated[DecodingSpec, nested(DecodingSpec)] = option(DecodingSpec(), "{max_new_tokens: 20, stop: [...]}")
+    decoding: Annotated[DecodingSpec, nested(DecodingSpec)] = option(DecodingSpec(), "{max_new_tokens: 20, stop: [...], regex: ...}")
 
 
 class FinetuneSpec(Spec):

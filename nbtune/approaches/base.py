@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from nbtune.approaches.labels import calibrated, normalised
@@ -13,6 +13,7 @@ from nbtune.errors import ModelError
 from nbtune.inference import Decoding, Engine
 from nbtune.inference.cache import AnswerCache, question_keys
 from nbtune.inference.classifying import Classifier
+from nbtune.inference.constraining import Constraint
 from nbtune.models.families import answering, context_of
 from nbtune.training.evaluation import best_label, decoding_for
 
@@ -86,6 +87,15 @@ class Setting:
         return Engine(base, Encoder(base.tokenizer, task.uses_chat, task.system, reading=answering(base.config)))
 
 
+def constraint_of(decoding: DecodingSpec) -> Constraint | None:
+    """The form that answers have to keep.
+
+    Raises:
+        SpecError: it cannot be followed.
+    """
+    return Constraint.of(decoding.choices, decoding.json_schema, decoding.regex)
+
+
 @dataclass(frozen=True)
 class Asking:
     """How all columns of a grid are asked: labels by their log-probability (see `labels`), or by generating; and the decoding."""
@@ -98,11 +108,16 @@ class Asking:
 
     @classmethod
     def of(cls, task: Task, engine: Engine | None, scoring: Scoring, decoding: DecodingSpec) -> Asking:
-        """What was said, the rest by the task's training answers; without a model nothing is decoded."""
+        """What was said, the rest by the task's training answers; without a model nothing is decoded.
+
+        Raises:
+            SpecError: a form of answers that cannot be followed.
+        """
         how = scoring if task.kind == "classification" else "generate"
         if engine is None:
             return cls(how, Decoding(), task.kind == "tagging")
-        return cls(how, decoding_for(task, engine.encoder, decoding.max_new_tokens, decoding.stop), task.kind == "tagging")
+        said = decoding_for(task, engine.encoder, decoding.max_new_tokens, decoding.stop)
+        return cls(how, replace(said, constraint=constraint_of(decoding)), task.kind == "tagging")
 
     def __str__(self) -> str:
         if self.tagging:
@@ -342,7 +357,7 @@ class _Questions:
 
     def generated(self, texts: Sequence[str], decoding: Decoding, progress: Progress) -> list[str]:
         """As `Engine.generate`."""
-        how = ["generate", decoding.max_new_tokens, list(decoding.stop)]
+        how = ["generate", *decoding.key]
         return self._asked(texts, how, lambda some: self._engine.generate(some, decoding, progress=progress))
 
     def _asked(self, texts: Sequence[str], how: list[Any], ask: Callable[[list[str]], list[Any]]) -> list[Any]:

@@ -52,7 +52,8 @@ def compare(
         device: as in `finetune`.
         scoring: of labels: "sum" or "mean" of their tokens' log-probabilities, their sum by "byte" of the label, or "generate".
         floor: of a task of classes, whether the most frequent class and a classifier over words stand beside the others, last.
-        decoding: {"max_new_tokens": n, "stop": [...]}; the rest by the task's training answers.
+        decoding: {"max_new_tokens": n, "stop": [...]}, and a form that answers have to keep: "choices", "json_schema" or "regex"; the
+            rest by the task's training answers.
         inputs: texts or rows without answers, compared by eye only.
         train_sizes: numbers of training rows, of which `curve` tells what each column scores; runs are trained again for each.
         report: told in a few words what goes on.
@@ -63,7 +64,7 @@ def compare(
         ModelError: a model cannot be loaded.
         NbtuneError: no column could answer; where some could, the others are left out, which `warnings` tell.
     """
-    from nbtune.approaches.base import Asking
+    from nbtune.approaches.base import Asking, constraint_of
     from nbtune.compare.checks import check_columns
     from nbtune.compare.learning import Learning, learning_curve, refuse_sizes
 
@@ -72,6 +73,7 @@ def compare(
     spec = CompareSpec.build(said)
     if spec.train_sizes is not None:
         refuse_sizes(task, spec.train_sizes, inputs=inputs is not None)
+    constraint_of(spec.decoding)  # a form that cannot be followed is refused before anything is loaded
     entries = _distinct(approaches)
     floors = _floors(entries) if spec.floor and inputs is None and task.kind == "classification" else []
     bases = _settings(entries, model, dtype, device)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from nbtune.inference.constraining import Constrained, Constraint
+
 if TYPE_CHECKING:
     import torch
 
@@ -27,10 +29,17 @@ class Decoding:
 
     max_new_tokens: int = 64
     stop: tuple[str, ...] = ()
+    constraint: Constraint | None = None
 
     def __str__(self) -> str:
         stops = f", stopping at {', '.join(map(repr, self.stop))}" if self.stop else ""
-        return f"greedy, at most {self.max_new_tokens} tokens{stops}"
+        form = f", {self.constraint.said}" if self.constraint is not None else ""
+        return f"greedy, at most {self.max_new_tokens} tokens{stops}{form}"
+
+    @property
+    def key(self) -> list[Any]:
+        """What decides an answer, as JSON can hold it."""
+        return [self.max_new_tokens, list(self.stop), *([] if self.constraint is None else [self.constraint.grammar])]
 
 
 def generate_chunk(
@@ -38,7 +47,7 @@ def generate_chunk(
 ) -> list[str]:
     """The continuations of `prompts` (token ids), or with an `opening` what a decoder writes behind that; the caller holds the lease."""
     import torch
-    from transformers import GenerationConfig, StoppingCriteriaList
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
     tokenizer = base.tokenizer
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -59,6 +68,7 @@ def generate_chunk(
     )
     begin = len(opening) or prefix.length + width
     stops = _StopTexts(tokenizer, decoding.stop, begin)
+    held = [] if decoding.constraint is None else [Constrained(tokenizer, decoding.constraint, begin)]
     model: Any = base.model
     more = {"decoder_input_ids": torch.tensor([opening] * len(own), device=base.device)} if opening else {}
     made = model.generate(
@@ -66,6 +76,7 @@ def generate_chunk(
         attention_mask=torch.tensor(mask, device=base.device),
         past_key_values=prefix.fresh(len(own)),
         generation_config=settings,
+        logits_processor=LogitsProcessorList(held),
         stopping_criteria=StoppingCriteriaList([stops]) if decoding.stop else None,
         **more,
     )
