@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError, PydanticUndefined
 
 from nbtune.errors import Problem, SpecError, did_you_mean
 
-__all__ = ["SEED_LIMIT", "Kind", "Option", "Scale", "Sizes", "Spec", "Words", "nested", "option", "unless"]
+__all__ = ["SEED_LIMIT", "Kind", "Option", "Scale", "Sizes", "Spec", "Words", "nested", "option", "peak", "unless"]
 
 Scale = Literal["linear", "log"]
 Kind = Literal["int", "float", "bool", "choice", "text", "words", "other"]
@@ -48,6 +48,11 @@ def option(
             "group": group,
         },
     )
+
+
+def peak(default: float) -> Any:
+    """The learning rate of a method, found by its score on dev rows (`make bench B=rates`)."""
+    return option(default, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training")
 
 
 @dataclass(frozen=True)

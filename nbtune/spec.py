@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from nbtune.options import SEED_LIMIT, Option, Sizes, Spec, Words, nested, option, unless
+from nbtune.options import SEED_LIMIT, Option, Sizes, Spec, Words, nested, option, peak, unless
 
 __all__ = [
     "SEED_LIMIT",
@@ -21,6 +21,7 @@ __all__ = [
     "TaskSpec",
     "Words",
     "option",
+    "peak",
 ]
 
 
@@ -139,9 +140,7 @@ class FinetuneSpec(Spec):
     whole_word_mask: bool = option(True, "mlm hides all tokens of a word together", group="objective")
     seed: int = option(0, "seed of everything random", ge=0, le=SEED_LIMIT, slider=(0, 20), group="training")
 
-    learning_rate: float = option(
-        1e-3, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
-    )
+    learning_rate: float = peak(1e-3)
     num_train_epochs: float = option(
         2.0, "passes over the training rows", gt=0, le=1000, slider=(0.5, 10), aliases=("epochs", "num_epochs"), group="training"
     )

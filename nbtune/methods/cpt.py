@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.errors import SpecError
 from nbtune.methods.prompt_tuning import add_vectors, refuse_too_many
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, option, peak
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,9 +39,7 @@ class CptSpec(FinetuneSpec):
     opt_projection_epsilon: float = option(
         0.1, "how far an embedding may move, at a hidden size of 2048", gt=0, le=1e3, scale="log", slider=(0.01, 10)
     )
-    learning_rate: float = option(
-        1e-2, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
-    )
+    learning_rate: float = peak(1e-2)
 
 
 class Cpt:

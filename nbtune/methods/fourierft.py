@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.methods.layers import LayersSpec, LayerTuner
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, option, peak
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -21,6 +21,7 @@ class FourierFtSpec(LayersSpec):
     n_frequency: int = option(1000, "coefficients of each layer", ge=1, scale="log", slider=(50, 10_000))
     scaling: float = option(150.0, "the update is scaled by this", gt=0, scale="log", slider=(1, 500))
     random_loc_seed: int = option(777, "seed of which frequencies", ge=0)
+    learning_rate: float = peak(3e-2)
 
 
 class FourierFt(LayerTuner):

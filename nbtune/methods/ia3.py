@@ -8,7 +8,7 @@ from pydantic import BeforeValidator
 
 from nbtune.errors import SpecError
 from nbtune.methods.layers import LayerTuner, refuse_unknown
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, option, peak
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -32,9 +32,7 @@ class Ia3Spec(FinetuneSpec):
     feedforward_modules: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = option(
         None, "those of them whose input is scaled, not their output; left out: by the family"
     )
-    learning_rate: float = option(
-        2e-2, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
-    )
+    learning_rate: float = peak(2e-2)
 
 
 _MORE: Final = {"distilbert": ["k_lin", "v_lin", "lin2"], "electra": ["key", "value", "output.dense"]}

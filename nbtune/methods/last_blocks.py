@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from nbtune.errors import ModelError, SpecError
 from nbtune.methods.full import LayerwiseSpec
-from nbtune.spec import option
+from nbtune.spec import option, peak
 
 if TYPE_CHECKING:
     from nbtune.methods.base import Facts
@@ -19,9 +19,7 @@ class LastBlocksSpec(LayerwiseSpec):
     """How many blocks."""
 
     num_blocks: int = option(4, "blocks from the top that are trained", ge=1, slider=(1, 32), aliases=("num_layers", "blocks"))
-    learning_rate: float = option(
-        5e-4, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
-    )
+    learning_rate: float = peak(5e-4)
 
 
 class LastBlocks:

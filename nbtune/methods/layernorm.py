@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from nbtune.errors import ModelError
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, peak
 
 if TYPE_CHECKING:
     from nbtune.methods.base import Facts
@@ -17,9 +17,7 @@ __all__ = ["METHOD", "LayerNorm", "LayerNormSpec"]
 class LayerNormSpec(FinetuneSpec):
     """No options of its own."""
 
-    learning_rate: float = option(
-        5e-3, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
-    )
+    learning_rate: float = peak(5e-3)
 
 
 class LayerNorm:

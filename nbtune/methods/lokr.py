@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.methods.layers import LayersSpec, LayerTuner
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, option, peak
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -24,6 +24,7 @@ class LokrSpec(LayersSpec):
     module_dropout: float = option(0.0, "chance of a layer's update to be left out in a step", ge=0, lt=1, slider=(0, 0.5))
     decompose_both: bool = option(False, "make the smaller factor low-rank, too")
     decompose_factor: int = option(-1, "size of the smaller factor; -1: as near to the square root as can be", ge=-1)
+    learning_rate: float = peak(3e-3)
 
 
 class Lokr(LayerTuner):

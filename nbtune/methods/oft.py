@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.methods.layers import LayersSpec, LayerTuner
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, option, peak
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -23,6 +23,7 @@ class OftSpec(LayersSpec):
     block_share: bool = option(False, "one block for all of a layer")
     coft: bool = option(False, "keep the rotation near the identity (constrained OFT)")
     eps: float = option(6e-5, "how near, with coft", gt=0, le=1, scale="log", slider=(1e-6, 1e-2))
+    learning_rate: float = peak(3e-4)
 
 
 class Oft(LayerTuner):

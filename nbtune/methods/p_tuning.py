@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.methods.prompt_tuning import PromptTuning, PromptTuningSpec, add_vectors, initial_ids
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, option, peak
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,9 +25,7 @@ class PTuningSpec(PromptTuningSpec):
     """Prompt tuning's, and the width of the network."""
 
     encoder_hidden_size: int = option(128, "width of the network", ge=1, le=16384, scale="log", slider=(16, 1024))
-    learning_rate: float = option(
-        1e-2, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
-    )
+    learning_rate: float = peak(1e-2)
 
 
 class PTuning(PromptTuning):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.errors import Problem, SpecError
-from nbtune.spec import FinetuneSpec, Words, option
+from nbtune.spec import FinetuneSpec, Words, option, peak
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,9 +27,7 @@ class TrainableTokensSpec(FinetuneSpec):
     tokens: Words = option(
         (), 'texts of one token each whose embeddings are trained, such as [" yes", " no"]; most words begin with a space'
     )
-    learning_rate: float = option(
-        1e-2, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
-    )
+    learning_rate: float = peak(1e-2)
 
 
 class TrainableTokens:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.methods.layers import LayersSpec, LayerTuner
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, option, peak
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -23,9 +23,7 @@ class VeraSpec(LayersSpec):
     d_initial: float = option(0.1, "first value of the inner vector", gt=0, le=1, slider=(0.01, 1))
     projection_prng_key: int = option(0, "seed of the shared matrices", ge=0)
     save_projection: bool = option(True, "keep the shared matrices in the adapter's file too; else they are drawn again from their seed")
-    learning_rate: float = option(
-        1e-2, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
-    )
+    learning_rate: float = peak(3e-2)
 
 
 class Vera(LayerTuner):

@@ -203,7 +203,7 @@ def search(_rounds: int) -> list[Figure]:
     for name, (make, templates) in SEARCHED.items():
         task = make()
         raced = nbtune.prompt("prompt-search", task=task, model=MODEL, templates=templates)
-        whole = nbtune.prompt("prompt-search", task=task, model=MODEL, templates=templates, halve=False, level=1e-9)
+        whole = nbtune.prompt("prompt-search", task=task, model=MODEL, templates=templates, halve=False, level=1e-30)
         score = whole.table.set_index("template")[task.metric.name]
         if whole.table["dropped_after"].notna().any():
             raise SystemExit("not all templates were asked all rows")

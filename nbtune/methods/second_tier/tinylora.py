@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 
 from nbtune.methods.layers import LayersSpec
 from nbtune.methods.second_tier.tuner import SecondTier
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, option, peak
 
 __all__ = ["METHOD", "TinyLora", "TinyLoraSpec"]
 
@@ -20,9 +20,7 @@ class TinyLoraSpec(LayersSpec):
     tinylora_dropout: float = option(0.0, "dropout on the update's input", ge=0, lt=1, slider=(0, 0.5))
     projection_seed: int = option(42, "seed of the random projections", ge=0)
     save_projection: bool = option(True, "keep the projections in the adapter's file too; else they are drawn again from their seed")
-    learning_rate: float = option(
-        1e-2, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
-    )
+    learning_rate: float = peak(1e-2)
 
 
 class TinyLora(SecondTier):

@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 
 from nbtune.methods.layers import LayersSpec
 from nbtune.methods.second_tier.tuner import SecondTier
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, option, peak
 
 __all__ = ["METHOD", "UniLora", "UniLoraSpec"]
 
@@ -20,9 +20,7 @@ class UniLoraSpec(LayersSpec):
     init_theta_d_bound: float = option(0.02, "they are drawn at first between this and its negative", gt=0, le=1, slider=(0.001, 0.1))
     save_indices: bool = option(False, "keep the projection in the adapter's file too; else it is drawn again from its seed")
     unilora_dropout: float = option(0.0, "dropout on the update's input", ge=0, lt=1, slider=(0, 0.5))
-    learning_rate: float = option(
-        1e-2, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
-    )
+    learning_rate: float = peak(1e-2)
 
 
 class UniLora(SecondTier):

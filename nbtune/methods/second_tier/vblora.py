@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 
 from nbtune.methods.layers import LayersSpec
 from nbtune.methods.second_tier.tuner import SecondTier
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, option, peak
 
 __all__ = ["METHOD", "VbLora", "VbLoraSpec"]
 
@@ -25,9 +25,7 @@ class VbLoraSpec(LayersSpec):
         0.02, "the bank is drawn at first between this and its negative", gt=0, le=1, slider=(0.001, 0.1)
     )
     init_logits_std: float = option(0.1, "spread of the first weights of the mixture", gt=0, le=10, slider=(0.01, 1))
-    learning_rate: float = option(
-        1e-2, "peak learning rate", gt=0, le=1, scale="log", slider=(1e-6, 1e-1), aliases=("lr",), group="training"
-    )
+    learning_rate: float = peak(1e-2)
 
 
 class VbLora(SecondTier):
