@@ -199,8 +199,9 @@ def main() -> None:
         found, refused = searched(methods, side, kept, args.most)
         text = table(found, refused)
         print(text, flush=True)
-        if not args.only and parts == 1:
-            keep(f"rates: {SIDES[side].model}", text, "make bench B=rates")
+        if parts == 1:
+            said = " ".join(sys.argv[1:])
+            keep(f"rates: {SIDES[side].model}", text, f'make bench B=rates ARGS="{said}"' if said else "make bench B=rates")
 
 
 if __name__ == "__main__":
