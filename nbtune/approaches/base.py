@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from nbtune.approaches.labels import calibrated, normalised
+from nbtune.approaches.questions import Progress, Questions, silent
 from nbtune.errors import ModelError
 from nbtune.inference import Decoding, Engine
-from nbtune.inference.cache import AnswerCache, question_keys
 from nbtune.inference.classifying import Classifier
 from nbtune.inference.constraining import Constraint
 from nbtune.models.families import answering, context_of
@@ -27,8 +27,6 @@ __all__ = ["Answers", "Approach", "Asked", "Asking", "Cost", "Kind", "Progress",
 
 Scoring = Literal["sum", "mean", "byte", "generate"]
 Sort = Literal["prompting", "tuned", "floor", "other"]
-Progress = Callable[[int, int], None]
-"""Told (rows done, rows in all)."""
 
 
 def unheard(text: str) -> None:
@@ -148,10 +146,6 @@ class Answers:
     def cited(self, row: int) -> list[dict[str, Any]] | None:
         """The passages before a row as records, the best first; None where nothing was looked up."""
         return None if self.passages is None else [asdict(item) for item in self.passages[row]]
-
-
-def silent(done: int, total: int) -> None:
-    """No progress wanted."""
 
 
 def further(progress: Progress, turn: int, turns: int, rows: int) -> Progress:
@@ -286,7 +280,7 @@ class Asked(Approach):
         texts = self.texts(prompts, asking)
         tokens = self.by.prompt_tokens(texts)
         self._refuse_overflow(tokens, asking)
-        questions = _Questions(self.by, kept=asking.kept)
+        questions = Questions(self.by, kept=asking.kept)
         began = time.perf_counter()
         outputs, scores = self._outputs(texts, asking, questions, progress)
         seconds = questions.seconds + time.perf_counter() - began - questions.waited
@@ -294,7 +288,7 @@ class Asked(Approach):
         return Answers(tuple(outputs), seconds, tuple(tokens), told, notes=questions.notes)
 
     def _outputs(
-        self, texts: Sequence[str], asking: Asking, questions: _Questions, progress: Progress
+        self, texts: Sequence[str], asking: Asking, questions: Questions, progress: Progress
     ) -> tuple[Sequence[str], list[list[float]] | None]:
         labels = self.task.labels
         if isinstance(self.by, Classifier):
@@ -307,12 +301,12 @@ class Asked(Approach):
         scores = self._scores(texts, asking.scoring, questions, progress)
         if self.calibrate_on:
             known = [self.wrap(prompt) for prompt in self.calibrate_on]
-            always = _Questions(self.by, kept=True)  # when rows are asked again to see whether they answer alike, these need not be
+            always = Questions(self.by, kept=True)  # when rows are asked again to see whether they answer alike, these need not be
             scores = calibrated(scores, self._scores(known, asking.scoring, always, silent))
             questions.seconds, questions.waited = questions.seconds + always.seconds, questions.waited + always.waited
         return [labels[best_label(row)] for row in scores], scores
 
-    def _scores(self, texts: Sequence[str], scoring: Scoring, questions: _Questions, progress: Progress) -> list[list[float]]:
+    def _scores(self, texts: Sequence[str], scoring: Scoring, questions: Questions, progress: Progress) -> list[list[float]]:
         completions = [self.task.completion_of[label] for label in self.task.labels]
         return normalised(questions.scored(texts, completions, progress), completions, scoring)
 
@@ -335,51 +329,6 @@ class Asked(Approach):
                 f"and {self.by.base.name} reads {context}"
             )
             raise ModelError(message, hint="use shorter texts, or a model that reads more")
-
-
-class _Questions:
-    """Asks an engine what it was not asked before; `seconds` are those of all answers, `waited` those that went by here."""
-
-    def __init__(self, engine: Engine, *, kept: bool) -> None:
-        self._engine = engine
-        self._cache = AnswerCache() if kept and type(engine) is Engine else None
-        self.seconds = self.waited = 0.0
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What went wrong with keeping answers."""
-        return (self._cache.trouble,) if self._cache is not None and self._cache.trouble else ()
-
-    def scored(self, texts: Sequence[str], completions: Sequence[str], progress: Progress) -> list[list[tuple[float, int]]]:
-        """As `Engine.score`."""
-        found = self._asked(texts, ["score", list(completions)], lambda some: self._engine.score(some, completions, progress=progress))
-        return [[(float(nats), int(count)) for nats, count in row] for row in found]
-
-    def generated(self, texts: Sequence[str], decoding: Decoding, progress: Progress) -> list[str]:
-        """As `Engine.generate`."""
-        how = ["generate", *decoding.key]
-        return self._asked(texts, how, lambda some: self._engine.generate(some, decoding, progress=progress))
-
-    def _asked(self, texts: Sequence[str], how: list[Any], ask: Callable[[list[str]], list[Any]]) -> list[Any]:
-        began = time.perf_counter()
-        if self._cache is None:
-            found = ask(list(texts))
-            self._count(began, time.perf_counter() - began)
-            return found
-        keys = question_keys(self._engine, [self._engine.encoder.prompt_ids(text) for text in texts], how)
-        known = self._cache.get(keys)
-        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-        asked = time.perf_counter()
-        answers = dict(zip(new, ask(list(new.values())), strict=True)) if new else {}
-        each = (time.perf_counter() - asked) / max(1, len(new))
-        if answers:
-            self._cache.put(answers, each)
-        self._count(began, sum(known[key][1] if key in known else each for key in keys))
-        return [known[key][0] if key in known else answers[key] for key in keys]
-
-    def _count(self, began: float, seconds: float) -> None:
-        self.waited += time.perf_counter() - began
-        self.seconds += seconds
 
 
 class Kind(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,22 @@ def test_a_grid_asked_again_asks_three_rows_a_column_and_says_the_same(folder: P
     assert again.warnings == first.warnings == []
     for before, now in zip(first.table["seconds"][:2], again.table["seconds"][:2], strict=True):
         assert now == pytest.approx(before, rel=0.3), "the seconds are those that the answers took when they were asked"
+
+
+def test_a_column_that_was_interrupted_goes_on_where_it_was(folder: Path, count: Count) -> None:
+    rows = ticket_rows(400)
+    task = ticket_task(data={"train": rows[:40], "test": rows[40:]})
+
+    def interrupt(text: str) -> None:
+        if re.match(r"zero-shot: 2\d\d of", text):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        nbtune.compare(["zero-shot"], task=task, model=folder, floor=False, report=interrupt)
+    first = count.taken()
+    assert 200 <= first < len(task.test)
+    nbtune.compare(["zero-shot"], task=task, model=folder, floor=False)
+    assert count.taken() == len(task.test) - 128 + 3, "the first 128 were kept; three are asked again as a check"
 
 
 def test_a_changed_row_costs_one_row(folder: Path, count: Count) -> None:

@@ -1,0 +1,82 @@
+"""Asking a model what it was not asked before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from nbtune.inference import Engine
+from nbtune.inference.cache import AnswerCache, question_keys
+
+if TYPE_CHECKING:
+    from nbtune.inference import Decoding
+
+__all__ = ["Progress", "Questions", "silent"]
+
+Progress = Callable[[int, int], None]
+"""Told (rows done, rows in all)."""
+_KEPT_AT_ONCE: Final = 128
+"""Answers that are lost where a column is interrupted."""
+
+
+class Ask(Protocol):
+    """Answers some texts."""
+
+    def __call__(self, prompts: list[str], *, progress: Progress) -> list[Any]:
+        """One answer a text."""
+
+
+def silent(done: int, total: int) -> None:
+    """No progress wanted."""
+
+
+def _further(progress: Progress, before: int, total: int) -> Progress:
+    return lambda done, _here: progress(before + done, total)
+
+
+class Questions:
+    """Asks an engine what it was not asked before; `seconds` are those of all answers, `waited` those that went by here."""
+
+    def __init__(self, engine: Engine, *, kept: bool) -> None:
+        self._engine = engine
+        self._cache = AnswerCache() if kept and type(engine) is Engine else None
+        self.seconds = self.waited = 0.0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What went wrong with keeping answers."""
+        return (self._cache.trouble,) if self._cache is not None and self._cache.trouble else ()
+
+    def scored(self, texts: Sequence[str], completions: Sequence[str], progress: Progress) -> list[list[tuple[float, int]]]:
+        """As `Engine.score`."""
+        found = self._asked(texts, ["score", list(completions)], partial(self._engine.score, answers=completions), progress)
+        return [[(float(nats), int(count)) for nats, count in row] for row in found]
+
+    def generated(self, texts: Sequence[str], decoding: Decoding, progress: Progress) -> list[str]:
+        """As `Engine.generate`."""
+        return self._asked(texts, ["generate", *decoding.key], partial(self._engine.generate, decoding=decoding), progress)
+
+    def _asked(self, texts: Sequence[str], how: list[Any], ask: Ask, progress: Progress) -> list[Any]:
+        began = time.perf_counter()
+        if self._cache is None:
+            found = ask(list(texts), progress=progress)
+            self._count(began, time.perf_counter() - began)
+            return found
+        keys = question_keys(self._engine, [self._engine.encoder.prompt_ids(text) for text in texts], how)
+        known = self._cache.get(keys)
+        new = list({key: text for key, text in zip(keys, texts, strict=True) if key not in known}.items())
+        for start in range(0, len(new), _KEPT_AT_ONCE):
+            some = dict(new[start : start + _KEPT_AT_ONCE])
+            asked = time.perf_counter()
+            answers = ask(list(some.values()), progress=_further(progress, start, len(new)))
+            each = (time.perf_counter() - asked) / len(some)
+            self._cache.put(dict(zip(some, answers, strict=True)), each)
+            known.update({key: (answer, each) for key, answer in zip(some, answers, strict=True)})
+        self._count(began, sum(known[key][1] for key in keys))
+        return [known[key][0] for key in keys]
+
+    def _count(self, began: float, seconds: float) -> None:
+        self.waited += time.perf_counter() - began
+        self.seconds += seconds
