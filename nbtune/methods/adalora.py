@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.errors import SpecError
 from nbtune.methods.layers import LayersSpec, LayerTuner
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, option, peak
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -37,6 +37,7 @@ class AdaLoraSpec(LayersSpec):
     beta1: float = option(0.85, "decay of the mean of importance", gt=0, lt=1, group=_BUDGET)
     beta2: float = option(0.85, "decay of the mean of its uncertainty", gt=0, lt=1, group=_BUDGET)
     orth_reg_weight: float = option(0.5, "weight of the orthogonality of A and B in the loss", ge=0, slider=(0, 1), group=_BUDGET)
+    learning_rate: float = peak(1e-2)
 
 
 class AdaLora(LayerTuner):

@@ -22,7 +22,7 @@ class LohaSpec(LayersSpec):
     alpha: int = option(8, "the update is scaled by alpha / r", ge=1, scale="log", slider=(1, 256))
     rank_dropout: float = option(0.0, "chance of a rank to be left out in a step", ge=0, lt=1, slider=(0, 0.5))
     module_dropout: float = option(0.0, "chance of a layer's update to be left out in a step", ge=0, lt=1, slider=(0, 0.5))
-    learning_rate: float = peak(3e-3)
+    learning_rate: float = peak(1e-2)
 
 
 class Loha(LayerTuner):

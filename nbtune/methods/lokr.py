@@ -24,7 +24,7 @@ class LokrSpec(LayersSpec):
     module_dropout: float = option(0.0, "chance of a layer's update to be left out in a step", ge=0, lt=1, slider=(0, 0.5))
     decompose_both: bool = option(False, "make the smaller factor low-rank, too")
     decompose_factor: int = option(-1, "size of the smaller factor; -1: as near to the square root as can be", ge=-1)
-    learning_rate: float = peak(3e-3)
+    learning_rate: float = peak(1e-2)
 
 
 class Lokr(LayerTuner):
