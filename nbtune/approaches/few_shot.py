@@ -192,6 +192,7 @@ class _FewShot(Asked):
         counts: list[int] = []
         most, choosing = 0, 0.0
         for number in range(self.seeds):
+            choosing += self.shots_for.pool.saved([*prompts, *self.calibrate_on]) if isinstance(self.shots_for, _Similar) else 0.0
             began = time.perf_counter()
             texts, used, wanted = self._with_shots([*prompts, *self.calibrate_on], number, asking)
             choosing += time.perf_counter() - began

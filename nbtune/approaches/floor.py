@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from nbtune.approaches.base import Answers, Approach, Cost, silent
+from nbtune.approaches.neighbours import Pool
 from nbtune.errors import SpecError
 from nbtune.spec import Spec, option
 
@@ -43,6 +44,8 @@ class _Fitted(Approach):
     """Answers all rows at once, without a language model."""
 
     answers: Callable[[Sequence[str]], Sequence[str]]
+    saved: Callable[[Sequence[str]], float] = field(default=lambda _prompts: 0.0, kw_only=True)
+    """Seconds that answering these takes less, because something of it was done before."""
 
     @property
     def kind(self) -> Sort:
@@ -51,10 +54,11 @@ class _Fitted(Approach):
 
     def answer(self, prompts: Sequence[str], asking: Asking, *, progress: Progress = silent) -> Answers:
         """As `Approach.answer`."""
+        saved = self.saved(prompts)
         began = time.perf_counter()
         outputs = tuple(self.answers([str(prompt) for prompt in prompts])) if prompts else ()
         progress(len(prompts), len(prompts))
-        return Answers(outputs, time.perf_counter() - began, (0,) * len(prompts))
+        return Answers(outputs, saved + time.perf_counter() - began, (0,) * len(prompts))
 
 
 class Floor:
@@ -84,7 +88,9 @@ class Floor:
             most = max(sorted(set(labels)), key=Counter(labels).__getitem__)
             return _Fitted(label, task, lambda prompts: [most] * len(prompts))
         if options.by == "neighbours":
-            return _Fitted(label, task, _neighbours(task, options, setting))
+            pool = Pool.of(task, options.embed, device=setting.device)
+            pool.refuse_too_many(options.k)
+            return _Fitted(label, task, _vote(pool, options.k), saved=pool.saved)
         model = _words(task.train, task.dev)
         cost = Cost(trainable_parameters=int(model[-1].coef_.size + model[-1].intercept_.size), train_seconds=time.perf_counter() - began)
         return _Fitted(label, task, lambda prompts: [str(value) for value in model.predict(list(prompts))], cost=cost)
@@ -118,16 +124,12 @@ def _pipeline(strength: float) -> Any:
     return make_pipeline(words, LogisticRegression(C=strength, max_iter=2000))
 
 
-def _neighbours(task: Task, options: FloorSpec, setting: Setting) -> Callable[[Sequence[str]], list[str]]:
+def _vote(pool: Pool, k: int) -> Callable[[Sequence[str]], list[str]]:
     """The plain vote of the `k` nearest training rows; of classes with as many votes that of the nearest row."""
-    from nbtune.approaches.neighbours import Pool
-
-    pool = Pool.of(task, options.embed, device=setting.device)
-    pool.refuse_too_many(options.k)
 
     def vote(prompts: Sequence[str]) -> list[str]:
         found = []
-        for near in pool.nearest(prompts, options.k):
+        for near in pool.nearest(prompts, k):
             votes = Counter(str(item.label) for item in near)
             found.append(max(votes, key=votes.__getitem__))
         return found

@@ -53,6 +53,10 @@ class Pool:
         if k > len(self.items):
             raise SpecError(f"k is {k}, and there are {len(self.items)} training rows", hint=f"use at most {len(self.items)}")
 
+    def saved(self, prompts: Sequence[str]) -> float:
+        """The seconds that finding the neighbours of these would take longer, had they not been embedded before."""
+        return self.embedder.saved([own(str(prompt), self.around) for prompt in prompts])
+
     def nearest(self, prompts: Sequence[str], k: int) -> list[list[Example]]:
         """The `k` nearest rows to each prompt, the nearest first; of those as near the first by key.
 

@@ -5,6 +5,7 @@ Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084. The catalogue's enc
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,16 +63,24 @@ class Embedder:
         kept = _kept.setdefault(self.base, OrderedDict())
         new = list(dict.fromkeys(text for text in texts if text not in kept))
         order = sorted(new, key=len)
-        found: dict[str, NDArray[np.float32]] = {}
+        found: dict[str, tuple[NDArray[np.float32], float]] = {}
         for start in range(0, len(order), _ROWS):
             chunk = order[start : start + _ROWS]
-            found.update(zip(chunk, self._vectors(chunk), strict=True))
+            began = time.perf_counter()
+            vectors = self._vectors(chunk)
+            each = (time.perf_counter() - began) / len(chunk)
+            found.update({text: (vector, each) for text, vector in zip(chunk, vectors, strict=True)})
             progress(start + len(chunk), len(order))
-        rows = [found[text] if text in found else kept[text] for text in texts]
+        rows = [(found[text] if text in found else kept[text])[0] for text in texts]
         kept.update(found)
         while len(kept) > _MOST_KEPT:
             kept.popitem(last=False)
         return np.stack(rows) if rows else np.zeros((0, self.size), np.float32)
+
+    def saved(self, texts: Sequence[str]) -> float:
+        """The seconds that it need not take to embed these now, because it did before."""
+        kept = _kept.setdefault(self.base, OrderedDict())
+        return sum(kept[text][1] for text in dict.fromkeys(texts) if text in kept)
 
     def _vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         import torch
@@ -98,4 +107,5 @@ class Embedder:
         return functional.normalize(means, dim=-1).cpu().numpy()
 
 
-_kept: WeakKeyDictionary[Base, OrderedDict[str, NDArray[np.float32]]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[Base, OrderedDict[str, tuple[NDArray[np.float32], float]]] = WeakKeyDictionary()
+"""Vectors with the seconds that each has taken."""

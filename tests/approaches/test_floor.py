@@ -12,8 +12,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
 import nbtune
+from nbtune.approaches.base import Asking
 from nbtune.approaches.neighbours import Pool
 from nbtune.errors import SpecError
+from nbtune.inference import Decoding
 from tests.examples import echo_task, ticket_task
 
 FLOORS = ["floor: majority", "floor: tf-idf"]
@@ -96,3 +98,14 @@ def test_floors_are_of_classes() -> None:
         nbtune.prompt("floor", task=echo_task())
     with pytest.raises(SpecError, match="k is 256, and there are"):
         nbtune.prompt("floor", task=ticket_task(30), by="neighbours", k=256)
+
+
+def test_neighbours_that_were_embedded_before_cost_the_seconds_of_the_first_time(encoder: Path) -> None:
+    task = ticket_task(120)
+    floor, pool = nbtune.prompt("floor", task=task, by="neighbours", k=3, embed=str(encoder)), Pool.of(task, str(encoder))
+    prompts, asking = [f"a text that nobody has embedded, {number}" for number in range(20)], Asking("sum", Decoding())
+    assert pool.saved(prompts) == 0
+    floor.answer(prompts, asking)
+    saved = pool.saved(prompts)
+    assert saved > 0
+    assert floor.answer(prompts, asking).seconds > saved
