@@ -31,13 +31,17 @@ _WIDTH: Final = 2048
 
 
 class CptSpec(FinetuneSpec):
-    """How much context, and how far its tokens may move."""
+    """How much context, and how far its tokens may move.
+
+    peft's default of 0.1 is a sixtieth of what embeddings are long in SmolLM2: nothing was learnt within that (dev accuracy 0.19), with 1 some
+    (0.43), with 10 more (0.50).
+    """
 
     num_virtual_tokens: int = option(
         128, "tokens of the context: as many rows as go in, of the first its end", ge=1, le=4096, scale="log", slider=(16, 512)
     )
     opt_projection_epsilon: float = option(
-        0.1, "how far an embedding may move, at a hidden size of 2048", gt=0, le=1e3, scale="log", slider=(0.01, 10)
+        10.0, "how far an embedding may move, at a hidden size of 2048", gt=0, le=1e3, scale="log", slider=(0.01, 100)
     )
     learning_rate: float = peak(1e-2)
 

@@ -23,7 +23,7 @@ class OftSpec(LayersSpec):
     block_share: bool = option(False, "one block for all of a layer")
     coft: bool = option(False, "keep the rotation near the identity (constrained OFT)")
     eps: float = option(6e-5, "how near, with coft", gt=0, le=1, scale="log", slider=(1e-6, 1e-2))
-    learning_rate: float = peak(3e-4)
+    learning_rate: float = peak(1e-4)
 
 
 class Oft(LayerTuner):
