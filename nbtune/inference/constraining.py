@@ -1,12 +1,13 @@
 """Answers that have to keep a form: one of several texts, a JSON schema, a regular expression.
 
 At each step the tokens that would leave the form get no probability (Willard and Louf 2023, https://arxiv.org/abs/2307.09702); llguidance
-says which. A white space may stand before the form, because prompts end in front of one.
+says which. A space may stand before the form, because prompts end in front of one.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Constrained", "Constraint"]
 
-_SPACE: Final = r"/[ \n]?/"
+_SPACE: Final = "/ ?/"
+_SLASH: Final = re.compile(r"(?<!\\)((?:\\\\)*)/")
+"""A slash that nothing escapes, which would end the expression."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Constraint:
         elif json_schema is not None:
             form, said = f"%json {json.dumps({**_COMPACT, **json_schema})}", "JSON by a schema"
         else:
-            form, said = f"/{str(regex).replace('/', chr(92) + '/')}/", f"as /{regex}/"
+            form, said = "/" + _SLASH.sub(r"\1\\/", str(regex)) + "/", f"as /{regex}/"
         grammar = f"start: SPACE form\nSPACE: {_SPACE}\nform: {form}\n"
         from llguidance import LLMatcher
 
@@ -84,16 +87,18 @@ class Constrained:
     def __init__(self, tokenizer: Any, constraint: Constraint, begin: int) -> None:
         self._tokenizer, self._constraint, self._begin = tokenizer, constraint, begin
         self._rows: list[Any] = []
+        self._vocabulary = 0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The scores [rows, vocabulary] with -inf where a token would leave the form."""
         import torch
 
         if not self._rows:
-            self._rows = self._matchers(len(input_ids), scores.shape[-1])
+            self._vocabulary = scores.shape[-1]
+            self._rows = self._matchers(len(input_ids), self._vocabulary)
         new = input_ids[:, self._begin :]
         allowed = torch.stack([self._allowed(row, new[number]) for number, row in enumerate(self._rows)])
-        return scores.masked_fill(~allowed[:, : scores.shape[-1]].to(scores.device), float("-inf"))
+        return scores.masked_fill(~allowed.to(scores.device), float("-inf"))
 
     def _matchers(self, rows: int, vocabulary: int) -> list[Any]:
         from llguidance import LLMatcher
@@ -107,11 +112,16 @@ class Constrained:
         return [LLMatcher(reader, LLMatcher.grammar_from_lark(self._constraint.grammar)) for _ in range(rows)]
 
     def _allowed(self, row: Any, new: torch.Tensor) -> torch.Tensor:
-        """Which tokens may follow, bool [vocabulary]; behind the form's end only an end of sequence."""
+        """Which tokens may follow, bool [vocabulary]; behind the form's end only an end of sequence.
+
+        A token that may not is the padding of a row that a stop text has ended; what follows there is of no matter.
+        """
         import numpy as np
         import torch
 
+        if len(new) and not row.is_stopped() and not row.validate_tokens([int(new[-1])]):
+            return torch.ones(self._vocabulary, dtype=torch.bool)
         if len(new) and not row.is_stopped():
             row.consume_token(int(new[-1]))
         bits = np.unpackbits(np.frombuffer(row.compute_bitmask(), dtype=np.uint8), bitorder="little").astype(bool)
-        return torch.from_numpy(bits)
+        return torch.from_numpy(bits[: self._vocabulary])

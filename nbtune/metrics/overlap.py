@@ -77,7 +77,7 @@ def bleu_of(outputs: Texts, expected: Texts) -> Resampled:
     """BP exp(mean log p_n), p_n being matches over n-grams said; an order without a match counts 1/2, 1/4, ... of one (`exp` smoothing)."""
     import numpy as np
 
-    each = [_sacrebleu("BLEU").sentence_score(said, [true]) for said, true in zip(outputs, expected, strict=True)]
+    each = [_sacrebleu("BLEU", effective_order=True).sentence_score(said, [true]) for said, true in zip(outputs, expected, strict=True)]
     counts, totals = (np.array([getattr(one, name) for one in each], dtype=np.float64).T for name in ("counts", "totals"))
     said, true = (np.array([getattr(one, name) for one in each], dtype=np.float64) for name in ("sys_len", "ref_len"))
 

@@ -4,12 +4,15 @@
 
 A cell keeps every promise of tests/methods/contract.py on a random model of two layers, or is refused before anything is loaded, with a
 reason and a way out. The whole product is written to docs/methods-matrix.md; the exit status is 1 where a cell has failed. With `--quick`
-bases are unquantized or in nf4. As many processes as there are cores (`--jobs`) take one method of a family at a time.
+bases are unquantized or in nf4. As many processes as there are cores (`--jobs`) take one method of a family at a time. What was found is
+kept in build/methods.jsonl for as long as no source changes, so that it can be stopped and goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import sys
 import tempfile
@@ -17,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -114,6 +117,40 @@ def _told(name: str, error: Exception) -> str:
     return f"{name}: {text}" if isinstance(error, AssertionError) else f"{name}: {type(error).__name__}: {text}"
 
 
+class Kept:
+    """Outcomes on disk, each group as it comes; of other sources than today's none count."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._stamp = path, _sources()
+        self._found: dict[tuple[str, str, str | None], Outcome] = {}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            stamp, record = json.loads(line)
+            if stamp == self._stamp:
+                self._keep(Outcome(**{**record, "problems": tuple(record["problems"])}))
+
+    def _keep(self, one: Outcome) -> None:
+        self._found[one.method, one.family, one.quantization] = one
+
+    def of(self, group: Sequence[Cell]) -> list[Outcome] | None:
+        """Those of some cells, if all are there."""
+        found = [self._found.get((cell.method, cell.folder.name, cell.quantization)) for cell in group]
+        return None if None in found else [one for one in found if one is not None]
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Keeps those of a group."""
+        self._path.parent.mkdir(exist_ok=True)
+        with self._path.open("a") as file:
+            file.writelines(json.dumps([self._stamp, asdict(one)]) + "\n" for one in outcomes)
+        for one in outcomes:
+            self._keep(one)
+
+
+def _sources() -> str:
+    """What the outcomes depend on, as one sum."""
+    paths = [*(ROOT / "nbtune").rglob("*.py"), *(ROOT / "tests" / "methods").glob("*.py"), ROOT / "tests" / "tiny.py"]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(paths))).hexdigest()[:16]
+
+
 def cells(methods: Sequence[str], families: Sequence[str], held: Sequence[str | None], folder: Path) -> Iterator[list[Cell]]:
     """Every one of the product, those of a method on a family together; all families' models are written before the first."""
     models = {family: _written(family, folder / family) for family in families}
@@ -190,13 +227,16 @@ def main() -> int:
     args = parser.parse_args()
     methods = _chosen(args.only, (*TRAINED, *SECOND_TIER), "method")
     families = _chosen(args.families, (*FAMILIES, *ENCODERS, *SEQ2SEQ), "family")
-    outcomes: list[Outcome] = []
+    held = HELD[:2] if args.quick else HELD
+    kept = Kept(ROOT / "build" / "methods.jsonl")
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as workers:
-        for found in workers.map(outcomes_of, cells(methods, families, HELD[:2] if args.quick else HELD, Path(folder))):
-            outcomes += found
+        every = list(cells(methods, families, held, Path(folder)))
+        for found in workers.map(outcomes_of, [group for group in every if kept.of(group) is None]):
+            kept.add(found)
             for one in found:
                 place = f"{one.family:11s} {one.method:23s} {one.quantization or 'none':5s}"
                 print(f"{place} {one.verdict:8s} {one.seconds:5.1f} s  {' | '.join(one.problems)}", flush=True)
+    outcomes = [one for group in every for one in kept.of(group) or ()]
     whole = not (args.only or args.families or args.quick)
     text = page(outcomes, "make bench B=methods")
     if whole:

@@ -63,10 +63,16 @@ def test_an_answer_is_json_that_keeps_the_schema(engine: Engine) -> None:
         assert 1 <= said["days"] <= 9
 
 
-@pytest.mark.parametrize("regex", [r"\d{4}-\d\d-\d\d", r"a/b(/c)?", r"[ß-ÿ]{3}"])
+@pytest.mark.parametrize("regex", [r"\d{4}-\d\d-\d\d", r"a/b(/c)?", r"a\/b\\/", r"[ß-ÿ]{3}"])
 def test_an_answer_matches_the_regular_expression_wholly(engine: Engine, regex: str) -> None:
     for text in held(engine, regex=regex):
         assert re.fullmatch(regex, text.strip())
+
+
+def test_a_stop_text_ends_a_row_within_its_form_and_leaves_the_others(engine: Engine) -> None:
+    form = Constraint.of(choices=("one; two", "three four five six"))
+    texts = engine.generate(PROMPTS, Decoding(60, stop=(";",), constraint=form))
+    assert set(map(str.strip, texts)) <= {"one", "three four five six"}
 
 
 def test_rows_of_a_batch_are_held_each_by_itself_and_answer_as_they_do_alone(engine: Engine) -> None:
