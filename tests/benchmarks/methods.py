@@ -125,8 +125,8 @@ class Kept:
         self._path, self._stamp = path, _sources()
         self._found: dict[tuple[str, str, str | None], Outcome] = {}
         for line in path.read_text().splitlines() if path.exists() else ():
-            stamp, record = json.loads(line)
-            if stamp == self._stamp:
+            stamp, options, record = json.loads(line)
+            if stamp == self._stamp and options == OPTIONS.get(record["method"], {}):
                 self._keep(Outcome(**{**record, "problems": tuple(record["problems"])}))
 
     def _keep(self, one: Outcome) -> None:
@@ -141,14 +141,14 @@ class Kept:
         """Keeps those of a group."""
         self._path.parent.mkdir(exist_ok=True)
         with self._path.open("a") as file:
-            file.writelines(json.dumps([self._stamp, asdict(one)]) + "\n" for one in outcomes)
+            file.writelines(json.dumps([self._stamp, OPTIONS.get(one.method, {}), asdict(one)]) + "\n" for one in outcomes)
         for one in outcomes:
             self._keep(one)
 
 
 def _sources() -> str:
-    """What the outcomes depend on, as one sum."""
-    paths = [*(ROOT / "nbtune").rglob("*.py"), *(ROOT / "tests" / "methods").glob("*.py"), ROOT / "tests" / "tiny.py"]
+    """What the outcomes depend on besides a method's options, as one sum."""
+    paths = [*(ROOT / "nbtune").rglob("*.py"), ROOT / "tests" / "methods" / "contract.py", ROOT / "tests" / "tiny.py"]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(paths))).hexdigest()[:16]
 
 

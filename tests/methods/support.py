@@ -29,7 +29,7 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "trainable-tokens": {"tokens": ["a", "e", "i", "o", "t"]},
     "fourierft": {"n_frequency": 50},
     "multitask-prompt-tuning": {"sets": ["one", "two"]},
-    "cpt": {"num_virtual_tokens": 24, "opt_projection_epsilon": 10.0, "learning_rate": 0.1},
+    "cpt": {"num_virtual_tokens": 24, "learning_rate": 1e-4},
     "randlora": {"r": 8},
     "waveft": {"n_frequency": 50},
     "c3a": {"block_size": 16},
