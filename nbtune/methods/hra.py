@@ -31,7 +31,7 @@ class Hra(LayerTuner):
     kind: ClassVar[str] = "hra"
     spec: ClassVar[type[FinetuneSpec]] = HraSpec
     takes_conv1d: ClassVar[bool] = False
-    quantizations: ClassVar[frozenset[str]] = frozenset({"int8"})
+    quantizations: ClassVar[frozenset[str]] = frozenset()  # peft reads the codes of an int8 weight as its numbers
 
     def config(self, base: Base, spec: Any, layers: dict[str, Any]) -> PeftConfig:
         """`HRAConfig`."""

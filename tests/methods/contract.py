@@ -6,7 +6,7 @@ The tests hold the promises on some models, `make bench B=methods` on the whole 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -192,17 +192,28 @@ def check_splitting(cell: Cell, base: Base) -> None:
 
 
 def check_caching(cell: Cell, base: Base) -> None:
-    """Generation with a cache gives the tokens of generation without; nothing to see where nothing is written."""
+    """Generation with a cache gives the tokens of generation without; nothing to see where nothing is written.
+
+    On int8 two tokens that are as likely but for its rounding, which depends on what is read together, may stand for each other.
+    """
     if base.labels:
         return
     row = cell.rows(base)[0]
     writes = isinstance(row, Answered)
     ids = torch.tensor([row.ids[: row.start] if writes else row.ids])
     told: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "max_new_tokens": 8, "do_sample": False}
-    begin = 0 if writes else ids.shape[1]
+    told |= {"return_dict_in_generate": True, "output_logits": True}
     with base.lease(_adapter(base)) as model:
-        cached, plain = (model.generate(**told, use_cache=cache)[0, begin:].tolist() for cache in (True, False))  # type: ignore[operator]
-    assert cached == plain, f"with a cache {cached} is generated, without {plain}"
+        cached, plain = (model.generate(**told, use_cache=cache) for cache in (True, False))  # type: ignore[operator]
+    said, wanted = (made.sequences[0, -len(made.logits) :].tolist() for made in (cached, plain))
+    place = next((place for place, (one, other) in enumerate(zip(said, wanted, strict=False)) if one != other), None)
+    if place is None:
+        assert said == wanted
+        return
+    logits = plain.logits[place][0]
+    gap = float(logits[wanted[place]] - logits[said[place]])
+    assert cell.quantization == "int8", f"with a cache {said} is generated, without {wanted}"
+    assert gap < 0.1 * float(logits.std()), f"with a cache {said} is generated, without {wanted}, {gap:.2g} likelier"
 
 
 def check_opening(cell: Cell, base: Base, folder: Path) -> None:
@@ -220,16 +231,22 @@ def check_opening(cell: Cell, base: Base, folder: Path) -> None:
 def check_merging(cell: Cell, base: Base, folder: Path) -> None:
     """What `check_opening` wrote is opened by peft alone, and merges into an unquantized base within 1e-4, or says that it cannot.
 
-    Of a second-tier method that is said not to merge, nothing is held of what peft would do.
+    Of a second-tier method that is said not to merge, nothing is held of what peft would do. Where peft's format has no place for a new head
+    (trainable-tokens), nbtune itself opens what it has written.
     """
     from peft import PeftModel
 
     if base.peft is None:
         return
-    plain = own_base(cell.source, dtype="float32", quantization=None, device="cpu").model  # what a file lacks is drawn alike there
     row = cell.rows(base)[0]
     told = _asked_with(row)
-    opened = PeftModel.from_pretrained(plain, folder)
+    if base.labels and "modules_to_save" not in {item.name for item in fields(base.peft.peft_config[NAME])}:
+        unquantized = replace(cell, quantization=None).attached("other", seed=77)
+        unquantized.restore("other", folder)
+        opened: Any = unquantized.peft
+    else:
+        plain = own_base(cell.source, dtype="float32", quantization=None, device="cpu").model  # what a file lacks is drawn alike there
+        opened = PeftModel.from_pretrained(plain, folder)
     with torch.no_grad():
         wanted = opened(**told).logits
         if cell.quantization is None:

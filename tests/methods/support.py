@@ -26,6 +26,7 @@ PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "methods.md"
 QUANTIZATIONS: Final = ("nf4", "fp4", "int8")
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "last-blocks": {"num_blocks": 1},
+    "prefix-tuning": {"learning_rate": 3e-3},
     "trainable-tokens": {"tokens": ["a", "e", "i", "o", "t"]},
     "fourierft": {"n_frequency": 50},
     "multitask-prompt-tuning": {"sets": ["one", "two"]},
@@ -60,13 +61,12 @@ _FAMILIES: Final = {
     **{(method, "gpt2"): "Conv1D" for method in ("c3a", "shira", "road", "miss", "psoft", "peanut", "osf")},
     ("ia3", "phi3"): "does not know which layers of a phi3",
 }
-_NEVER_HELD: Final = ("c3a", "gralora", "tinylora", "unilora", "psoft", "osf")
+_NEVER_HELD: Final = ("hra", "peanut", "c3a", "gralora", "tinylora", "unilora", "psoft", "osf")
 _QUANTIZED: Final = {
     **{(method, each): "cannot be trained" for method in ("full", "last-blocks") for each in QUANTIZATIONS},
     **{("bitfit", each): "has no biases" for each in QUANTIZATIONS},  # on a Llama
-    **{(method, each): "does not work on a base held as" for method in ("loha", "lokr", "hra") for each in ("nf4", "fp4")},
+    **{(method, each): "does not work on a base held as" for method in ("loha", "lokr") for each in ("nf4", "fp4")},
     **{(method, each): "does not work on a base" for method in _NEVER_HELD for each in QUANTIZATIONS},
-    **{(method, each): "does not work on a base held as" for method in ("peanut",) for each in ("nf4", "fp4")},
     **{("pissa", each): "begins at the weights themselves" for each in QUANTIZATIONS},
     ("dora", "int8"): "cannot read from a base held as int8",
 }

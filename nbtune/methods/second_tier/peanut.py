@@ -30,7 +30,7 @@ class Peanut(SecondTier):
     configuration: ClassVar[str] = "PeanutConfig"
     spec: ClassVar[type[FinetuneSpec]] = PeanutSpec
     takes_conv1d: ClassVar[bool] = False
-    quantizations: ClassVar[frozenset[str]] = frozenset({"int8"})
+    quantizations: ClassVar[frozenset[str]] = frozenset()  # peft reads the codes of an int8 weight as its numbers
 
 
 METHOD: Final = Peanut()
