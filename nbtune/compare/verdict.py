@@ -222,8 +222,8 @@ class _Curve:
             figures = self._figures(shown.candidate, rival, shown)
             return f"Fine-tuning starts to be better than prompting at {size:,} training rows{least} ({figures})."
         size, tuned, prompted = known[-1]
-        if any(claim.holds for claim in claims(prompted, tuned, self._pair)):
-            shown = next(claim for claim in claims(prompted, tuned, self._pair) if claim.holds)
+        shown = next((claim for claim in claims(prompted, tuned, self._pair) if claim.holds), None)
+        if shown is not None:
             return f"Up to {size:,} training rows prompting is better than fine-tuning ({self._figures(shown.candidate, tuned[0], shown)})."
         figures = self._figures(tuned[0], prompted[0], claims(tuned, prompted, self._pair)[0])
         return f"Cannot say at how many training rows fine-tuning starts to be better than prompting: not shown up to {size:,} ({figures})."

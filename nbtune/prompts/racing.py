@@ -8,7 +8,7 @@ chance of at most `level` (Ville 1939), however many variants there are and howe
 
 Variants that are alike are never told apart, and would all be asked every row. So the race is also halved (Karnin et al. 2013,
 https://proceedings.mlr.press/v28/karnin13.html): after a quarter and after half of the rows the better half of those there were goes on,
-which of variants that are alike leaves any, and takes at most half of the calls where there are three or more.
+which of variants that are alike leaves any, and takes at most half of the calls of three or more on 32 rows or more.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def race(
         total: how many rows.
         ask: asks one of them.
         level: the chance that a variant is dropped which is as good as every other.
-        block: rows between two looks.
+        block: most rows between two looks, and least rows before the race is halved.
         bounded: whether all scores are within [0, 1].
         halve: of these variants half go on after a quarter of the rows, and a quarter after half of them; whose answers are known already
             costs nothing, and need not be among them.
@@ -114,14 +114,14 @@ def race(
     bets, racing, rows = Bets(count, bounded=bounded), list(range(count)), 0
     dropped: list[int | None] = [None] * count
     halved, sums = set[int](), np.zeros(count)
-    rungs = [(total / 4, max(1, len(halve) // 2)), (total / 2, max(1, len(halve) // 4))] if halve else []
+    rungs = [(max(block, total // 4), max(1, len(halve) // 2)), (max(block, total // 2), max(1, len(halve) // 4))] if halve else []
 
     def drop(numbers: Sequence[int]) -> None:
         for number in numbers:
             dropped[number] = rows
             racing.remove(number)
 
-    while rows < total and affords(racing, upto := min(total, rows + block)):
+    while rows < total and affords(racing, upto := min(total, rows + block, *(rung for rung, _ in rungs))):
         scores = np.asarray([ask(number, rows, upto) for number in racing], dtype=np.float64)
         bets.add(racing, scores)
         sums[racing] += scores.sum(axis=1)

@@ -51,7 +51,7 @@ def test_of_scores_without_bounds_only_better_and_worse_count_and_equals_are_kep
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 6, 7, 8, 12, 24])
-@pytest.mark.parametrize("rows", [64, 128])
+@pytest.mark.parametrize("rows", [32, 33, 42, 50, 64, 127, 128])
 def test_of_variants_that_are_alike_halving_takes_at_most_half_of_the_calls_and_leaves_some(count: int, rows: int) -> None:
     scores = np.tile(rights([0.6], rows, 0), (count, 1))
     found = raced(scores, halve=range(count))
@@ -59,6 +59,11 @@ def test_of_variants_that_are_alike_halving_takes_at_most_half_of_the_calls_and_
     assert len(found.kept) == max(1, count // 4)
     assert found.halved == frozenset(range(count)) - set(found.kept), "none of them is shown to be worse"
     assert cost(raced(scores)) == rows * count
+
+
+def test_who_has_answered_every_row_is_not_halved_away() -> None:
+    found = raced(np.tile(rights([0.6], 8, 0), (4, 1)), halve=range(4))
+    assert found == Race(8, (None,) * 4), "one look takes all eight rows"
 
 
 def test_halving_keeps_the_best_nearly_always_where_it_is_much_better() -> None:
