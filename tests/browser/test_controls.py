@@ -138,6 +138,7 @@ def test_what_is_measured_is_there_in_the_panel_and_in_what_stays_of_it_in_light
         notebook.page.wait_for_timeout(300)
         notebook.screenshot(f"controls-{shade}")
     panel.button("Stop").click()
+    expect(panel.element).to_have_count(0)
     left = notebook.output(0)
     left.get_by_text("stopped", exact=True).wait_for()
     for words in ("overfitting since step 300", "Best step", "forward 31 %", "Fill of the batches"):

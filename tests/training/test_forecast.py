@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import mmap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -104,8 +106,15 @@ def quiet() -> None:
     give_back()
 
 
+def _mapped(size: int) -> mmap.mmap:
+    """So many bytes in use, of the kernel's own: a heap would take pages that earlier tests left resident in it."""
+    pages = mmap.mmap(-1, size)
+    np.frombuffer(pages, dtype=np.uint8).fill(1)
+    return pages
+
+
 def _use(size: int) -> None:
-    assert len(torch.empty(size, dtype=torch.uint8).fill_(1)) == size
+    _mapped(size).close()
 
 
 @pytest.mark.usefixtures("quiet")
@@ -125,8 +134,8 @@ def test_a_peak_that_is_over_is_remembered_and_the_next_begins_anew() -> None:
 def test_where_the_kernel_has_no_mark_the_most_that_was_seen_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("nbtune.training.memory._PROCESS", tmp_path / "none")
     peak = PeakMemory(torch.device("cpu"))
-    held = torch.ones(200_000_000, dtype=torch.uint8)
+    held = _mapped(200_000_000)
     most = peak.bytes()
     assert most - peak.before > 190e6
-    del held
+    held.close()
     assert peak.bytes() == most
