@@ -201,7 +201,8 @@ def main() -> None:
         print(text, flush=True)
         if parts == 1:
             said = " ".join(sys.argv[1:])
-            keep(f"rates: {SIDES[side].model}", text, f'make bench B=rates ARGS="{said}"' if said else "make bench B=rates")
+            some = f", {methods[0]} to {methods[-1]}" if args.only else ""
+            keep(f"rates: {SIDES[side].model}{some}", text, f'make bench B=rates ARGS="{said}"' if said else "make bench B=rates")
 
 
 if __name__ == "__main__":
