@@ -101,8 +101,8 @@ class Asking:
     scoring: Scoring
     decoding: Decoding
     tagging: bool = False
-    kept: bool = True
-    """Whether what was answered before may be taken from where it is kept, with the seconds that it took."""
+    alone: bool = False
+    """Whether each row is asked by itself, to hold its answer against that of a batch; the two are kept apart."""
 
     @classmethod
     def of(cls, task: Task, engine: Engine | None, scoring: Scoring, decoding: DecodingSpec) -> Asking:
@@ -280,7 +280,7 @@ class Asked(Approach):
         texts = self.texts(prompts, asking)
         tokens = self.by.prompt_tokens(texts)
         self._refuse_overflow(tokens, asking)
-        questions = Questions(self.by, kept=asking.kept)
+        questions = Questions(self.by, alone=asking.alone)
         began = time.perf_counter()
         outputs, scores = self._outputs(texts, asking, questions, progress)
         seconds = questions.seconds + time.perf_counter() - began - questions.waited
@@ -301,7 +301,7 @@ class Asked(Approach):
         scores = self._scores(texts, asking.scoring, questions, progress)
         if self.calibrate_on:
             known = [self.wrap(prompt) for prompt in self.calibrate_on]
-            always = Questions(self.by, kept=True)  # when rows are asked again to see whether they answer alike, these need not be
+            always = Questions(self.by)  # when rows are asked again to see whether they answer alike, these need not be
             scores = calibrated(scores, self._scores(known, asking.scoring, always, silent))
             questions.seconds, questions.waited = questions.seconds + always.seconds, questions.waited + always.waited
         return [labels[best_label(row)] for row in scores], scores

@@ -103,7 +103,7 @@ def _check_order(
 ) -> None:
     """Some rows asked again, each alone: answers that have got into another order are another row's."""
     places = _places(prompts)
-    again = [approach.answer([prompts[place]], replace(asking, kept=False)) for place in places]
+    again = [approach.answer([prompts[place]], replace(asking, alone=True)) for place in places]
     exact = all(str(engine.base.dtype) == "torch.float32" and engine.base.quantization is None for engine in approach.engines)
     near = _NEAR_FLOAT32 if exact else _NEAR
     differ = [place for place, alone in zip(places, again, strict=True) if not _alike(answers, place, alone, near)]

@@ -7,8 +7,6 @@ first served, so that a training that gives its lease up at each step boundary l
 from __future__ import annotations
 
 import copy
-import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from nbtune.models.attention import any_shape, rows_apart
 from nbtune.models.families import head, head_layers, is_seq2seq, one_text
+from nbtune.models.lock import FairLock
 from nbtune.models.low_rank import lean
 from nbtune.models.quiet import quiet
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from nbtune.models.loading import LoadedModel
 
-__all__ = ["MOST_COPIED", "Base", "Callback", "FairLock", "Trained"]
+__all__ = ["MOST_COPIED", "Base", "Callback", "Trained"]
 
 MOST_COPIED: Final = 512 * 2**20
 """What is trained and its optimizer are copied up to this size, to be written behind the loop; more would double the CPU's memory."""
@@ -59,43 +58,6 @@ class Callback(Protocol):
 
     def summary(self) -> dict[str, Any]:
         """What it has to tell in the end."""
-
-
-class FairLock:
-    """A lock whose waiters are served in the order they came; the holding thread may take it again."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._waiting: deque[threading.Event] = deque()
-        self._owner: int | None = None
-        self._depth = 0
-
-    def acquire(self) -> None:
-        """Waits for its turn."""
-        me = threading.get_ident()
-        with self._guard:
-            if self._owner == me:
-                self._depth += 1
-                return
-            if self._owner is None:
-                self._owner, self._depth = me, 1
-                return
-            turn = threading.Event()
-            self._waiting.append(turn)
-        turn.wait()
-        self._owner, self._depth = me, 1
-
-    def release(self) -> None:
-        """Hands it to whoever waits longest."""
-        with self._guard:
-            self._depth -= 1
-            if self._depth:
-                return
-            if self._waiting:
-                self._owner = -1  # taken, by the thread that wakes
-                self._waiting.popleft().set()
-            else:
-                self._owner = None
 
 
 class Base:
@@ -330,13 +292,23 @@ class Base:
             yield self.model
             return
         if adapter is None:
-            with self.peft.disable_adapter():
+            with self.adapters_off():
                 yield self.model
             return
         if adapter != self._active:
             self.peft.set_adapter(adapter)
             self._active = adapter
         yield self.model
+
+    @contextmanager
+    def adapters_off(self) -> Iterator[None]:
+        """Every adapter off, inside a lease. peft's own way asks each layer for its state before, which takes most of the time."""
+        tuner = cast("PeftModel", self.peft).base_model
+        tuner.disable_adapter_layers()
+        try:
+            yield
+        finally:
+            tuner.enable_adapter_layers()
 
     def _autocast(self) -> Any:
         import torch

@@ -85,7 +85,7 @@ class Guard:
         total = self.replay * functional.cross_entropy(logits, batch.targets)
         if self.kl and base.peft is not None:
             plain = collate([row.without(self.first) for row in rows], packed=packed, pad_id=pad).to(base.device)
-            with torch.no_grad(), base.peft.disable_adapter():
+            with torch.no_grad(), base.adapters_off():
                 expected = _logits(model, plain).log_softmax(-1)
             gap = functional.kl_div(logits.log_softmax(-1), expected, log_target=True, reduction="sum")
             total = total + self.kl * gap / len(batch.targets)

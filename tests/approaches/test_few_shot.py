@@ -37,7 +37,7 @@ def asked_of(approach: Any, monkeypatch: pytest.MonkeyPatch, scoring: Any = "sum
 
     monkeypatch.setattr(Engine, "score", score)
     prompts = [item.prompt for item in approach.task.test[:rows]]
-    approach.answer(prompts, Asking(scoring, Decoding(4), kept=False))
+    approach.answer(prompts, Asking(scoring, Decoding(4)))
     return dict(zip(prompts, read, strict=True))
 
 

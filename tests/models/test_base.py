@@ -11,8 +11,8 @@ import torch
 import nbtune
 from nbtune.methods import get
 from nbtune.models import loading
-from nbtune.models.base import FairLock
 from nbtune.models.loading import LoadedModel, source_of
+from nbtune.models.lock import FairLock
 from nbtune.models.shared import own_base, shared_base
 from tests.examples import ticket_task
 from tests.tiny import tiny_llama
