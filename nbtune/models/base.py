@@ -303,7 +303,7 @@ class Base:
     @contextmanager
     def adapters_off(self) -> Iterator[None]:
         """Every adapter off, inside a lease. peft's own way asks each layer for its state before, which takes most of the time."""
-        tuner = cast("PeftModel", self.peft).base_model
+        tuner: Any = cast("PeftModel", self.peft).base_model
         tuner.disable_adapter_layers()
         try:
             yield
