@@ -81,7 +81,7 @@ class FewShot:
         _refuse(task, options)
         shots_for = _chooser(task, options, setting)
         taken = {item.prompt for seed in range(options.seeds) for item in shots_for("", seed)} if options.select != "similar" else set()
-        on = texts_for(task, options, without=taken)
+        on = texts_for(task, options, without=taken, scoring=setting.scoring)
         base, order = setting.engine(task), _order(options)
         return _FewShot(label, task, base, lambda prompt: prompt, calibrate_on=on, shots_for=shots_for, order=order, seeds=options.seeds)
 

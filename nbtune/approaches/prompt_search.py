@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from nbtune.approaches.base import Asked, Cost, Setting
+from nbtune.approaches.calibrating import CalibrateSpec, texts_for
 from nbtune.approaches.few_shot import BETWEEN, FewShotSpec, choose
+from nbtune.approaches.labels import calibrated
 from nbtune.errors import DataError, ModelError, NbtuneError, SpecError
 from nbtune.inference.cache import question_keys
 from nbtune.models.families import context_of
@@ -19,12 +21,13 @@ from nbtune.prompts.rows import SearchRows
 from nbtune.prompts.search import Plan, Search
 from nbtune.prompts.variants import Frame, Variant, given
 from nbtune.spec import SEED_LIMIT, Spec, Words, option
+from nbtune.training.evaluation import best_label
 from nbtune.views import view
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nbtune.approaches.base import Approach, Asking
+    from nbtune.approaches.base import Answers, Approach, Asking
     from nbtune.inference import Engine
     from nbtune.prompts.found import Found
     from nbtune.prompts.proposing import Proposer
@@ -33,9 +36,11 @@ if TYPE_CHECKING:
 __all__ = ["KIND", "PromptSearch", "PromptSearchSpec", "Searched"]
 
 _ROUNDS: Final = 3
+_CALIBRATING: Final = 32
+"""Texts that each template is asked to be calibrated by; fewer than elsewhere, as every template takes them."""
 
 
-class PromptSearchSpec(Spec):
+class PromptSearchSpec(CalibrateSpec):
     """Which templates are tried, who writes more of them, and what that may take."""
 
     what: ClassVar[str] = "prompt-search option"
@@ -128,20 +133,40 @@ class Searched(Asked):
 
 @dataclass(frozen=True)
 class _Model:
-    """Asks the model that the search is for."""
+    """Asks the model that the search is for; `calibrate_on` are prompts whose answers each variant's are put right by."""
 
     task: Task
     engine: Engine
     asking: Asking
     shots: tuple[Example, ...]
+    calibrate_on: tuple[str, ...]
+    known: dict[str, Answers] = field(default_factory=dict)
 
     def ask(self, variant: Variant, rows: Sequence[Example]) -> list[Said]:
         """Answers of a variant."""
+        answers = self._answers(variant, [row.row for row in rows])
+        outputs, labels = answers.outputs, self.task.labels
+        if answers.label_scores is not None and self.calibrate_on:
+            always = self._known(variant).label_scores or ()
+            outputs = tuple(labels[best_label(row)] for row in calibrated(answers.label_scores, always))
+        each = answers.seconds / max(1, len(rows))
+        return [Said(text, tokens, each) for text, tokens in zip(outputs, answers.prompt_tokens, strict=True)]
+
+    def begin(self, variant: Variant) -> Said:
+        """What a variant takes before its first row: to be calibrated."""
+        answers = self._known(variant)
+        return Said("", sum(answers.prompt_tokens), answers.seconds)
+
+    def _known(self, variant: Variant) -> Answers:
+        if variant.source not in self.known:
+            rows = {item.prompt: item.row for item in self.task.train}
+            self.known[variant.source] = self._answers(variant, [rows[prompt] for prompt in self.calibrate_on])
+        return self.known[variant.source]
+
+    def _answers(self, variant: Variant, rows: Sequence[Mapping[str, Any]]) -> Answers:
         wording = _Wording(self.task, variant, self.shots)
         column = Asked("prompt-search", self.task, self.engine, lambda text: text)
-        answers = column.answer([wording.of(row.row) for row in rows], self.asking)
-        each = answers.seconds / max(1, len(rows))
-        return [Said(text, tokens, each) for text, tokens in zip(answers.outputs, answers.prompt_tokens, strict=True)]
+        return column.answer([wording.of(row) for row in rows], self.asking)
 
     def room(self, variant: Variant, rows: Sequence[Example]) -> int:
         """How many tokens the model can read beyond the longest prompt of a variant and its answer.
@@ -190,14 +215,15 @@ class PromptSearch:
             ComparisonError: the proposer failed.
         """
         shots, rows = _rows(task, options)
+        known = texts_for(task, options, {shot.prompt for shot in shots}, scoring=setting.scoring, most=_CALIBRATING)
         variants = given(task, options.templates, (*rows.scored, *rows.others, *shots))
-        _refuse(options, rows, len(variants))
+        _refuse(options, rows, len(variants), len(known))
         proposer = _function(options.proposer)
         engine = setting.engine(task)
         if proposer is None and options.turns:
             named = setting if options.proposer is None else replace(setting, model=options.proposer)
             proposer = ModelProposer.of(named.base())
-        model = _Model(task, engine, setting.asking(task, engine), shots)
+        model = _Model(task, engine, setting.asking(task, engine), shots, known)
         seen = (*rows.scored, *rows.others)
         for variant in variants:
             if (room := model.room(variant, seen)) < 0:
@@ -206,8 +232,9 @@ class PromptSearch:
         search = Search(
             task,
             rows,
-            _plan(options),
+            _plan(options, len(known)),
             ask=model.ask,
+            begin=model.begin,
             fits=lambda variant: model.fits(variant, seen),
             kept=KeptSearch.open(_key(task, model, proposer)),
             report=lambda text: setting.report(f"{label}: {text}"),
@@ -219,11 +246,12 @@ class PromptSearch:
         cost = Cost(train_seconds=found.seconds, train_tokens=found.tokens)
         first, *rest = found.told
         notes = (f"{label}: {first} Its template: {found.winner.source!r}", f"{label}: {' '.join(rest)}")
-        return Searched(label, task, engine, wording, cost=cost, own_template=True, notes=notes, found=found)
+        return Searched(label, task, engine, wording, cost=cost, calibrate_on=known, own_template=True, notes=notes, found=found)
 
 
-def _plan(options: PromptSearchSpec) -> Plan:
+def _plan(options: PromptSearchSpec, calibrating: int) -> Plan:
     return Plan(
+        calibrating=calibrating,
         rounds=options.turns,
         proposals=options.proposals,
         beam=options.beam,
@@ -259,11 +287,12 @@ def _rows(task: Task, options: PromptSearchSpec) -> tuple[tuple[Example, ...], S
     return shots, SearchRows.of(task, shots, most=options.max_rows, seed=options.seed)
 
 
-def _refuse(options: PromptSearchSpec, rows: SearchRows, count: int) -> None:
-    least = count * BLOCK
+def _refuse(options: PromptSearchSpec, rows: SearchRows, count: int, calibrating: int) -> None:
+    least = count * (BLOCK + calibrating)
     if options.max_calls is not None and options.max_calls < least:
         message = f"max_calls is {options.max_calls}, and one look at {count} templates takes {least} calls"
-        raise SpecError(message, hint=f"set it to {least} or more; all rows of all of them take {count * len(rows.scored):,}")
+        every = count * (len(rows.scored) + calibrating)
+        raise SpecError(message, hint=f"set it to {least} or more; all rows of all of them take {every:,}")
     if count == 1 and not options.turns:
         raise SpecError("prompt-search has nothing to try: rounds is 0, and no template is given but the task's own", hint="give templates")
     if options.turns and not rows.others:
@@ -273,7 +302,8 @@ def _refuse(options: PromptSearchSpec, rows: SearchRows, count: int) -> None:
 
 def _key(task: Task, model: _Model, proposer: Proposer | None) -> str:
     """By what decides an answer; not by templates, rounds or budget, so that a search goes on when it is given more of them."""
-    asked = question_keys(model.engine, [[]], [str(model.asking), [shot.index for shot in model.shots]])
+    how = [str(model.asking), [shot.index for shot in model.shots], *([list(model.calibrate_on)] if model.calibrate_on else [])]
+    asked = question_keys(model.engine, [[]], how)
     return search_key(task.fingerprint, asked, proposer.key if proposer is not None else None)
 
 

@@ -100,7 +100,7 @@ class Retrieval:
             task,
             engine,
             lambda prompt: prompt,
-            calibrate_on=texts_for(task, options, without={item.prompt for item in shots}),
+            calibrate_on=texts_for(task, options, without={item.prompt for item in shots}, scoring=setting.scoring),
             index=index,
             options=options,
             template=template,

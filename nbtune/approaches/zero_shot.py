@@ -32,9 +32,10 @@ class ZeroShot:
         """The base, asked with the task's own prompt.
 
         Raises:
-            SpecError: it is to be calibrated, and the task has no labels.
+            SpecError: it is to be calibrated, and no labels are scored.
         """
-        return Asked(label, task, setting.engine(task), lambda prompt: prompt, calibrate_on=texts_for(task, options))
+        known = texts_for(task, options, scoring=setting.scoring)
+        return Asked(label, task, setting.engine(task), lambda prompt: prompt, calibrate_on=known)
 
 
 KIND: Final = ZeroShot()

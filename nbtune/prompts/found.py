@@ -44,9 +44,10 @@ class Tried:
 class Found:
     """`tried`: the winner first, then the others by their score, then those that were dropped, the last one first.
 
-    `rows` says which rows the `total` are that they were scored on; `scoring_calls` of the model went to these, `other_calls` to
-    proposals and mistakes; `seconds` and `tokens` are those of all calls, whenever they were made. `refused` counts proposals that were
-    left out, by the reason; `halved` of the dropped were behind when the race was halved, and not shown to be worse.
+    `rows` says which rows the `total` are that they were scored on; `scoring_calls` of the model went to these, `calibrating_calls` to
+    what comes before each template's first row, `other_calls` to proposals and mistakes; `seconds` and `tokens` are those of all calls,
+    whenever they were made. `refused` counts proposals that were left out, by the reason; `halved` of the dropped were behind when the
+    race was halved, and not shown to be worse.
     """
 
     metric: Metric
@@ -55,6 +56,7 @@ class Found:
     rows: str
     total: int
     scoring_calls: int
+    calibrating_calls: int
     other_calls: int
     seconds: float
     tokens: int
@@ -67,7 +69,7 @@ class Found:
     @property
     def calls(self) -> int:
         """All calls: rows asked of the model, and proposals asked for."""
-        return self.scoring_calls + self.other_calls
+        return self.scoring_calls + self.calibrating_calls + self.other_calls
 
     @property
     def full_calls(self) -> int:
@@ -123,8 +125,10 @@ class Found:
     def _spent(self) -> str:
         worse = sum(each.dropped_after is not None for each in self.tried) - self.halved
         behind = f", {self.halved} because they were in the lower half after a quarter or half of the rows" if self.halved else ""
+        share = self.scoring_calls / self.full_calls
+        calibrating = f"{self.calibrating_calls:,} to calibrate, " if self.calibrating_calls else ""
         return (
-            f"{self.calls:,} calls: {self.scoring_calls:,} to score, {self.scoring_calls / self.full_calls:.0%} of the {self.full_calls:,} "
-            f"that all rows of all templates take, and {self.other_calls:,} to write templates. Dropped were {worse} that are shown to be "
+            f"{self.calls:,} calls: {self.scoring_calls:,} to score, {share:.0%} of the {self.full_calls:,} that all rows of all "
+            f"templates take, {calibrating}and {self.other_calls:,} to write templates. Dropped were {worse} that are shown to be "
             f"worse than another (at a level of {self.level:g}){behind}."
         )

@@ -37,10 +37,18 @@ class AskRows(Protocol):
         """Its answers to a few rows, all or none: what has been asked is kept, whoever leaves before the next."""
 
 
+class Begin(Protocol):
+    """What a variant takes before its first row."""
+
+    def __call__(self, variant: Variant) -> Said:
+        """Tokens and seconds; no text."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """How far the search goes: see the options of `prompt-search`."""
+    """How far the search goes: see the options of `prompt-search`. `calibrating` calls come before each variant's first row."""
 
+    calibrating: int
     rounds: int
     proposals: int
     beam: int
@@ -56,6 +64,7 @@ class _Spent:
     """What the search has taken up to here, asked now or before."""
 
     scoring: int = 0
+    calibrating: int = 0
     others: int = 0
     seconds: float = 0.0
     tokens: int = 0
@@ -63,11 +72,12 @@ class _Spent:
 
     @property
     def calls(self) -> int:
-        return self.scoring + self.others
+        return self.scoring + self.calibrating + self.others
 
-    def add(self, said: Said, *, scoring: bool) -> None:
+    def add(self, said: Said, *, scoring: int = 0, calibrating: int = 0, others: int = 0) -> None:
         self.scoring += scoring
-        self.others += not scoring
+        self.calibrating += calibrating
+        self.others += others
         self.seconds += said.seconds
         self.tokens += said.tokens
 
@@ -82,6 +92,7 @@ class Search:
         plan: Plan,
         *,
         ask: AskRows,
+        begin: Begin,
         fits: Callable[[Variant], bool],
         kept: KeptSearch,
         report: Callable[[str], None],
@@ -89,7 +100,7 @@ class Search:
         proposer: Proposer | None = None,
     ) -> None:
         self._task, self._rows, self._plan = task, rows, plan
-        self._ask, self._fits, self._kept, self._report = ask, fits, kept, report
+        self._ask, self._begin, self._fits, self._kept, self._report = ask, begin, fits, kept, report
         self._frame, self._proposer = frame, proposer
         self._spent = _Spent()
         self._all: list[Variant] = []
@@ -137,8 +148,7 @@ class Search:
             return [metric.row_sign * score / (metric.most or 1.0) for score in scores]
 
         def affords(racing: Sequence[int], end: int) -> bool:
-            cost = sum(max(0, end - self._asked_rows.get(variants[place].source, 0)) for place in racing)
-            return self._affords(cost)
+            return self._affords(sum(self._cost(variants[place], end) for place in racing))
 
         new = [place for place, variant in enumerate(variants) if self._asked_rows.get(variant.source, 0) < total]
         ran = race(
@@ -172,8 +182,16 @@ class Search:
         self._ended = over if calls else self._ended
         return not (over and calls)
 
+    def _cost(self, variant: Variant, end: int) -> int:
+        """Calls up to so many rows."""
+        asked = self._asked_rows.get(variant.source, 0)
+        return max(0, end - asked) + (0 if asked else self._plan.calibrating)
+
     def _answers(self, variant: Variant, rows: Sequence[Example], *, scoring: bool) -> list[Said]:
         """What was answered before, and the rest asked now; counted once."""
+        if self._plan.calibrating and not self._asked_rows.get(variant.source):
+            said = self._once("calibration", variant.source, lambda: self._begin(variant))
+            self._spent.add(said, calibrating=self._plan.calibrating)
         lacking = [row for row in rows if self._kept.answer(variant.source, row) is None]
         if lacking:
             for row, said in zip(lacking, self._ask(variant, lacking), strict=True):
@@ -184,7 +202,7 @@ class Search:
             name = (variant.source, row.split, row.index)
             if name not in self._spent.seen:
                 self._spent.seen.add(name)
-                self._spent.add(said, scoring=scoring)
+                self._spent.add(said, scoring=scoring, others=not scoring)
         return found
 
     # ---- proposing
@@ -215,9 +233,10 @@ class Search:
         plan = self._plan
         if plan.max_calls is None or not self._affords(1):
             return plan.proposals if self._affords(1) else 0
-        first = BLOCK * sum(variant.source not in self._asked_rows for variant in pool)
-        count = min(plan.proposals, (plan.max_calls - self._spent.calls - first) // (1 + BLOCK))
-        return count if count > 0 else int(self._affords(first + 1 + BLOCK))
+        look = plan.calibrating + BLOCK
+        first = look * sum(variant.source not in self._asked_rows for variant in pool)
+        count = min(plan.proposals, (plan.max_calls - self._spent.calls - first) // (1 + look))
+        return count if count > 0 else int(self._affords(first + 1 + look))
 
     def _mistakes(self, variant: Variant, number: int) -> list[Mistake]:
         """What a variant gets wrong of some training rows, others in each round; of a metric of degrees the worst half."""
@@ -236,14 +255,18 @@ class Search:
 
     def _written(self, proposer: Proposer, request: Request, place: str) -> str:
         """What a proposer writes, or wrote before in this place."""
-        told = f"{request.text} {request.begin}"
-        said = self._kept.proposal(place, told)
-        if said is None:
-            said = proposer.write(request)
-            self._kept.put_proposal(place, told, said)
-            self._kept.write(now=True)
-        self._spent.add(said, scoring=False)
+        said = self._once(place, f"{request.text} {request.begin}", lambda: proposer.write(request))
+        self._spent.add(said, others=1)
         return said.text
+
+    def _once(self, place: str, request: str, ask: Callable[[], Said]) -> Said:
+        """What was said to a request in this place of the search, before or now."""
+        said = self._kept.proposal(place, request)
+        if said is None:
+            said = ask()
+            self._kept.put_proposal(place, request, said)
+            self._kept.write(now=True)
+        return said
 
     def _admit(self, variant: Variant, found: list[Variant]) -> None:
         """Adds what can be asked and was not there.
@@ -282,6 +305,7 @@ class Search:
             rows=self._rows.told,
             total=len(self._rows.scored),
             scoring_calls=self._spent.scoring,
+            calibrating_calls=self._spent.calibrating,
             other_calls=self._spent.others,
             seconds=self._spent.seconds,
             tokens=self._spent.tokens,

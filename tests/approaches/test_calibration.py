@@ -50,7 +50,7 @@ def test_in_a_grid_it_equals_plain_transformers_and_the_formula(folder: Path, en
     grid = nbtune.compare([{entry: options}], task=task, model=folder, dtype="float32", floor=False)
     shots = choose(task, FewShotSpec(k=2)) if entry == "few-shot" else []
     before = "".join(f"{shot.prompt}{shot.completion}\n\n" for shot in shots)
-    known = texts_for(task, CalibrateSpec(calibrate=True), without={shot.prompt for shot in shots})
+    known = texts_for(task, CalibrateSpec(calibrate=True), without={shot.prompt for shot in shots}, scoring="sum")
     assert set(known) == {item.prompt for item in task.train} - {shot.prompt for shot in shots}, "fewer than 64: all of them"
     completions = [task.completion_of[label] for label in task.labels]
     texts = [before + prompt for prompt in (*known, *(item.prompt for item in task.test))]
@@ -63,7 +63,7 @@ def test_in_a_grid_it_equals_plain_transformers_and_the_formula(folder: Path, en
 def test_no_test_row_and_no_answer_is_looked_at_for_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = ticket_rows(120)
     task = ticket_task(data={"train": rows[:100], "test": rows[100:]})
-    known = texts_for(task, CalibrateSpec(calibrate=True))
+    known = texts_for(task, CalibrateSpec(calibrate=True), scoring="sum")
     assert len(known) == 64
     assert set(known) <= {item.prompt for item in task.train}
     counted: list[int] = []
@@ -82,5 +82,7 @@ def test_it_is_of_labels_that_are_scored(folder: Path) -> None:
     with pytest.raises(SpecError, match="of kind generation"):
         nbtune.compare([{"zero-shot": {"calibrate": True}}], task=echo_task(), model=folder)
     task = ticket_task()
+    with pytest.raises(SpecError, match="here they are generated"):
+        nbtune.compare([{"zero-shot": {"calibrate": True}}], task=task, model=folder, scoring="generate")
     with pytest.raises(SpecError, match="there are none"):
         nbtune.compare([{"few-shot": {"k": len(task.train), "calibrate": True}}], task=task, model=folder)

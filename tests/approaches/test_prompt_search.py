@@ -299,6 +299,49 @@ def test_a_kept_search_that_is_damaged_is_told_and_begun_anew(search: Search, ho
     assert any("cannot be read" in text for text in found.told)
 
 
+# ---- calibrated
+
+
+def test_each_template_is_calibrated_before_its_first_row_which_counts_among_the_calls(search: Search, asked: list[str]) -> None:
+    found = search(templates=variants("GOOD", "BAD", "POOR"), calibrate=True)
+    assert found.template == "GOOD {{ text }}\nTeam:"
+    assert len(asked) == found.found.calls
+    assert found.found.calibrating_calls == 4 * 32
+    assert any("128 to calibrate" in text for text in found.told)
+    task = ticket_task(300)
+    train = {str(row.row["text"]) for row in task.train}
+    assert all(any(text in prompt for text in train) for prompt in asked[:32])
+    test = {str(row.row["text"]) for row in task.test}
+    assert not [prompt for prompt in asked if any(text in prompt for text in test)]
+
+
+def test_what_calibrating_takes_is_within_the_calls_that_are_allowed(search: Search, asked: list[str]) -> None:
+    found = search(templates=variants("GOOD", "BAD"), calibrate=True, max_calls=150)
+    assert len(asked) == found.found.calls <= 150
+    with pytest.raises(SpecError, match="one look at 3 templates takes 120 calls"):
+        search(templates=variants("GOOD", "BAD"), calibrate=True, max_calls=119)
+
+
+def test_a_column_answers_as_its_template_was_scored_and_a_search_done_again_asks_nothing(folder: Path, monkeypatch: Any) -> None:
+    task = ticket_task(700)
+
+    def search(calibrate: bool) -> Any:
+        return nbtune.prompt("prompt-search", task=task, model=folder, templates=variants("GOOD", "BAD"), calibrate=calibrate)
+
+    found, plain = search(True), search(False)
+    whole = found.table[found.table["rows"] == found.found.total].iloc[0]
+    rows = list(task.dev)
+    assert found.found.rows == f"{len(rows)} dev rows"
+    right = [said == row.label for said, row in zip(found.predict([row.row for row in rows]), rows, strict=True)]
+    assert sum(right) / len(rows) == pytest.approx(whole["accuracy"])
+    assert found.table["accuracy"].tolist() != plain.table["accuracy"].tolist()
+    monkeypatch.setattr(Engine, "score", None)
+    again = search(True)
+    assert again.table.equals(found.table)
+    assert again.cost == found.cost
+    assert again.found.calls == found.found.calls
+
+
 # ---- what cannot be
 
 

@@ -16,6 +16,7 @@ import math
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,8 +143,11 @@ class Kept:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._runs: dict[str, dict[str, Any]] = {}
+        self._read()
+
+    def _read(self) -> None:
         for each in sorted(FOUND.parent.glob(f"{FOUND.stem}*.json")):
-            self._runs |= json.loads(each.read_text())
+            self._runs = json.loads(each.read_text()) | self._runs
 
     def tried(self, method: str, side: str, rate: float) -> Tried:
         """As it was found before, or by a run now."""
@@ -151,6 +155,7 @@ class Kept:
         if key not in self._runs:
             found = trained(method, SIDES[side], rate)
             self._runs[key] = vars(found)
+            self._read()  # what another process has found meanwhile
             self._path.parent.mkdir(exist_ok=True)
             part = self._path.with_suffix(".part")
             part.write_text(json.dumps(self._runs, indent=1))
@@ -191,7 +196,7 @@ def main() -> None:
     parser.add_argument("--part", default="1/1", help="of the methods the first of two parts: 1/2")
     args = parser.parse_args()
     part, parts = map(int, args.part.split("/"))
-    os.environ["NBTUNE_HOME"] = str(FOUND.with_name(f"rates-{part}"))  # runs of one project take turns at the device
+    os.environ["NBTUNE_HOME"] = tempfile.mkdtemp(prefix="nbtune-rates-")  # runs of one project take turns at the device
     every = [method for method in dict.fromkeys((*FIRST, *names())) if not is_estimator(get(method))]
     methods = (args.only.split(",") if args.only else every)[part - 1 :: parts]
     kept = Kept(FOUND if parts == 1 else FOUND.with_name(f"{FOUND.stem}-{part}.json"))
