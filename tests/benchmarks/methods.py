@@ -42,7 +42,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "methods-matrix.md"
 HELD = (None, "nf4", "int8")
 """fp4 goes the way of nf4; the tests hold it to the contract on a Llama."""
-FRESH = {"count": contract.check_count, "gradients": contract.check_gradients, "five steps": contract.check_learning}
+FRESH = {
+    "beginning": contract.check_beginning,
+    "count": contract.check_count,
+    "gradients": contract.check_gradients,
+    "five steps": contract.check_learning,
+}
 """Promises of a method that was just put on."""
 STIRRED = {"off": contract.check_off, "splitting": contract.check_splitting, "caching": contract.check_caching}
 """Promises of one that has learnt something."""

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from nbtune.models.loading import Source
 
 __all__ = [
+    "DRAWN",
     "Cell",
+    "check_beginning",
     "check_caching",
     "check_count",
     "check_gradients",
@@ -114,6 +116,13 @@ def _logits(base: Base, name: str | None, row: Encoded) -> torch.Tensor:
     return logits
 
 
+def _states(base: Base, name: str | None, row: Encoded) -> torch.Tensor:
+    """What the last block of a model gives for a row [1, tokens, hidden]: before a head, of which each adapter brings its own."""
+    with base.lease(name) as model:
+        states: torch.Tensor = model(**_asked_with(row), output_hidden_states=True).hidden_states[-1]
+    return states
+
+
 def _asked_with(row: Encoded) -> dict[str, torch.Tensor]:
     """What a model is given of a row: its tokens, or its prompt and what the decoder writes."""
     if isinstance(row, Answered):
@@ -138,6 +147,24 @@ def check_count(cell: Cell, base: Base) -> None:
     if cell.quantization is None:  # 4 bits lie in pairs, two to a number
         total = sum(parameter.numel() for parameter in base.model.parameters())
         assert total == expected.total_parameters, f"there are {total} parameters, {expected.total_parameters} were counted"
+
+
+DRAWN: Final = frozenset({"prompt-tuning", "p-tuning", "prefix-tuning", "cpt", "multitask-prompt-tuning", "c3a", "unilora", "vblora"})
+"""What a model says from the first with one of these on is not what its base says: soft prompts, and updates that are drawn."""
+
+
+def check_beginning(cell: Cell, base: Base) -> None:
+    """A fresh method leaves what the model says as it was, but for rounding; of those of `DRAWN` nothing is held.
+
+    On int8 what is trained may be multiplied with the weights in full precision, which the base's own product is not.
+    """
+    if cell.method in DRAWN or not base.has_adapter(NAME):
+        return
+    row = cell.rows(base)[0]
+    said, wanted = (_states(base, name, row) if base.labels else _logits(base, name, row) for name in (NAME, None))
+    away = float((said - wanted).abs().max() / wanted.std())
+    most = 0.1 if cell.quantization == "int8" else 1e-4
+    assert away < most, f"before its first step, logits are {away:.2g} of their spread away from the base's"
 
 
 def check_gradients(cell: Cell, base: Base) -> None:

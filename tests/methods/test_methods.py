@@ -17,6 +17,7 @@ from nbtune.models.shared import own_base
 from tests.examples import echo_task, ticket_task
 from tests.methods.contract import (
     Cell,
+    check_beginning,
     check_caching,
     check_count,
     check_gradients,
@@ -98,9 +99,12 @@ def test_the_contract_covers_every_method() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_count_from_the_config_equals_what_is_trained_and_nothing_else_gets_a_gradient(suited: Path, method: str) -> None:
+def test_a_fresh_one_says_what_the_base_says_the_count_is_what_is_trained_and_nothing_else_gets_a_gradient(
+    suited: Path, method: str
+) -> None:
     cell = Cell(method, suited, METHODS[method])
     base = cell.attached()
+    check_beginning(cell, base)
     check_count(cell, base)
     check_gradients(cell, base)
     assert cell.estimate().peak_memory_bytes > 0
