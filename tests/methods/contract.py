@@ -156,14 +156,14 @@ DRAWN: Final = frozenset({"prompt-tuning", "p-tuning", "prefix-tuning", "cpt", "
 def check_beginning(cell: Cell, base: Base) -> None:
     """A fresh method leaves what the model says as it was, but for rounding; of those of `DRAWN` nothing is held.
 
-    On int8 what is trained may be multiplied with the weights in full precision, which the base's own product is not.
+    On int8 what is trained may be multiplied with the weights in full precision, which the base's own product is not; and 16 bits round.
     """
     if cell.method in DRAWN or not base.has_adapter(NAME):
         return
     row = cell.rows(base)[0]
     said, wanted = (_states(base, name, row) if base.labels else _logits(base, name, row) for name in (NAME, None))
     away = float((said - wanted).abs().max() / wanted.std())
-    most = 0.1 if cell.quantization == "int8" else 1e-4
+    most = 1e-4 if cell.quantization != "int8" and cell.dtype == "float32" else 0.1
     assert away < most, f"before its first step, logits are {away:.2g} of their spread away from the base's"
 
 

@@ -9,7 +9,7 @@ import torch
 import nbtune
 from nbtune.errors import NbtuneError
 from tests.examples import ticket_task
-from tests.methods.contract import Cell, check_count, check_gradients, check_learning
+from tests.methods.contract import Cell, check_beginning, check_count, check_gradients, check_learning
 from tests.methods.support import EVERYWHERE, OPTIONS, SECOND_TIER, TRAINED, encoder_refusal
 from tests.methods.test_methods import METHODS
 from tests.tiny import ENCODERS, tiny_encoder
@@ -52,6 +52,7 @@ def _holds_or_is_refused(family: Path, method: str) -> None:
         assert refused.value.hint
         return
     base = cell.attached()
+    check_beginning(cell, base)
     check_count(cell, base)
     check_gradients(cell, base)
     assert base.drift() == 0

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import nbtune
 from nbtune.errors import NbtuneError
 from nbtune.models.families import sublayers
-from tests.methods.contract import Cell, check_count, check_gradients, check_learning
+from tests.methods.contract import Cell, check_beginning, check_count, check_gradients, check_learning
 from tests.methods.support import EVERYWHERE, OPTIONS, PAGE, SECOND_FAMILIES, SECOND_TIER, TRAINED, page, refusal
 from tests.tiny import FAMILIES, tiny
 
@@ -41,6 +41,7 @@ def _holds_or_is_refused(method: str, family: Path) -> None:
         _is_refused(cell, reason)
         return
     base = cell.attached()
+    check_beginning(cell, base)
     check_count(cell, base)
     check_gradients(cell, base)
     assert base.drift() == 0
@@ -65,6 +66,7 @@ def _learns_or_is_refused(tmp_path: Path, method: str, quantization: str, dtype:
         _is_refused(cell, reason)
         return
     base = cell.attached()
+    check_beginning(cell, base)
     check_count(cell, base)
     check_gradients(cell, base)
     check_learning(cell, base)
