@@ -1,9 +1,10 @@
 """Prompts: what the shared prefix saves, what a grid costs beside its slowest column and asked again, and what a race of wordings takes.
 
-    make bench B=prompting                            # about 40 minutes on two quiet cores, most of them transformers'
+    make bench B=prompting                            # about 40 minutes on two quiet cores; each part is kept in results.md
     make bench B=prompting ARGS="--only prefix --rounds 1"
 
-Labels are scored in float32, where scores can be compared, grids as they come. Who is compared is asked in turn in one run, and the ratios are those of pairs.
+Labels are scored in float32, where scores can be compared, grids as they come. Who is compared is asked in turn in one run, and the ratios are
+those of pairs.
 """
 
 from __future__ import annotations
@@ -234,6 +235,7 @@ def raced_entry(templates: list[str]) -> dict[str, Any]:
     return {"prompt-search": {"templates": templates}}
 
 
+DEFAULT_ROUNDS = 3
 PARTS = {"prefix": prefix, "grids": grids, "search": search}
 
 
@@ -241,15 +243,15 @@ def main() -> None:
     """Measures what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=tuple(PARTS), action="append", help="this part alone; may be given again")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=DEFAULT_ROUNDS)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["NBTUNE_HOME"] = folder
-        figures = [figure for name in args.only or PARTS for figure in PARTS[name](args.rounds)]
-    text = table(figures)
-    print(text)
-    if not args.only:
-        keep("prompting", text, "make bench B=prompting")
+    for name in args.only or PARTS:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["NBTUNE_HOME"] = folder
+            text = table(PARTS[name](args.rounds))
+        print(text, flush=True)
+        if args.rounds == DEFAULT_ROUNDS:
+            keep(f"prompting: {name}", text, f'make bench B=prompting ARGS="--only {name}"')
 
 
 if __name__ == "__main__":
