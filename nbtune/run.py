@@ -302,13 +302,13 @@ class Run:
         Raises:
             RunError: there is nothing trained yet.
             DataError: a row lacks a column.
-        """
-        from nbtune.training.evaluation import answers
 
-        if self.task.kind == "text":
-            hint = "let it go on: run.generate([beginning]), or fill in: run.fill([text with a mask])"
-            raise RunError(f"run {self.name} learnt texts, and answers nothing", hint=hint)
-        return answers(self.engine(), self.task, self.task.prompts(rows))
+        Warns:
+            UserWarning: texts are longer than a model with a head reads, and are cut.
+        """
+        from nbtune.launch.attached import predictions
+
+        return predictions(self._folder, self.task, rows)
 
     def strength(
         self, strengths: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0), *, retain: str | None = None, max_rows: int = 64

@@ -285,7 +285,9 @@ class Asked(Approach):
         outputs, scores = self._outputs(texts, asking, questions, progress)
         seconds = questions.seconds + time.perf_counter() - began - questions.waited
         told = None if scores is None else tuple(map(tuple, scores))
-        return Answers(tuple(outputs), seconds, tuple(tokens), told, notes=questions.notes)
+        cut = self.by.cut(texts) if isinstance(self.by, Classifier) else None
+        notes = (*questions.notes, *([f"{self.label}: {cut}"] if cut else []))
+        return Answers(tuple(outputs), seconds, tuple(tokens), told, notes=notes)
 
     def _outputs(
         self, texts: Sequence[str], asking: Asking, questions: Questions, progress: Progress

@@ -14,7 +14,7 @@ from nbtune.models.families import can_pack, context_of
 if TYPE_CHECKING:
     import torch
 
-    from nbtune.data.encoded import Reading
+    from nbtune.data.encoded import Encoded, Reading
     from nbtune.data.encoding import Encoder
     from nbtune.inference.generating import Decoding
     from nbtune.models.base import Base
@@ -65,6 +65,15 @@ class Classifier(Engine):
         """Tokens of each text as it is read."""
         return [len(self._row(prompt).ids) for prompt in prompts]
 
+    def cut(self, prompts: Sequence[str]) -> str | None:
+        """What is lost of texts that are longer than the model reads; None where nothing is."""
+        most = context_of(self.base.config)
+        count = 0 if most is None else sum(len(self._whole(prompt).ids) > most - len(self.encoder.first) for prompt in prompts)
+        if not count:
+            return None
+        are = "is" if count == 1 else "are"
+        return f"{count} of {len(prompts)} texts {are} longer than the {most} tokens that {self.base.name} reads, and cut"
+
     @property
     def _how(self) -> Reading:
         return cast("Reading", self.encoder.reading)  # a head is always read somehow
@@ -82,8 +91,12 @@ class Classifier(Engine):
             progress(min(start + _ROWS, len(order)), len(order))
         return found
 
+    def _whole(self, prompt: str) -> Encoded:
+        """The text at full length; which class stands beside it is no matter."""
+        return self.encoder.labelled(prompt, self._how.some)
+
     def _row(self, prompt: str) -> Labelled:
-        """The text as it is read, within what the model reads; which class stands beside it is no matter."""
+        """The text as it is read, within what the model reads."""
         row, first = self.encoder.labelled(prompt, self._how.some), self.encoder.first
         most = context_of(self.base.config)
         return (row if most is None else row.cut(most - len(first), self.base.tokenizer.bos_token_id)).behind(first)

@@ -45,10 +45,16 @@ class Tagger(Classifier):
         """Tokens of each text as it is read."""
         return [len(self._words(prompt)[0].ids) for prompt in prompts]
 
+    def _whole(self, prompt: str) -> Tagged:
+        return self._tagged(prompt)[0]
+
+    def _tagged(self, prompt: str) -> tuple[Tagged, tuple[int, ...]]:
+        """The text at full length, and which of its words have tokens; which tags stand beside is no matter."""
+        return self.encoder.tagged(prompt, " ".join([self.base.labels[0]] * len(prompt.split(" "))))
+
     def _words(self, prompt: str) -> tuple[Tagged, tuple[int, ...]]:
-        """The text as it is read, within what the model reads, and which of its words that is; which tags stand beside is no matter."""
-        tags = " ".join([self.base.labels[0]] * len(prompt.split(" ")))
-        row, words = self.encoder.tagged(prompt, tags)
+        """The text as it is read, within what the model reads, and which of its words that is."""
+        row, words = self._tagged(prompt)
         first, most = self.encoder.first, context_of(self.base.config)
         row = row if most is None else row.cut(most - len(first), self.base.tokenizer.bos_token_id)
         return row.behind(first), words[: len(row.places)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +24,17 @@ if TYPE_CHECKING:
     from nbtune.models.loading import LoadedModel, Source
     from nbtune.task import Task
 
-__all__ = ["checkpoint_of", "engine_of", "last_checkpoint", "method_of", "own_model", "refuse_other_base", "save_run", "source_of_run"]
+__all__ = [
+    "checkpoint_of",
+    "engine_of",
+    "last_checkpoint",
+    "method_of",
+    "own_model",
+    "predictions",
+    "refuse_other_base",
+    "save_run",
+    "source_of_run",
+]
 
 MOST_AWAY: Final = 0.02
 """Nats between the predictions of a merged model and of its parts: bfloat16 weights that a small update is added to lose some of it."""
@@ -50,6 +61,28 @@ def engine_of(folder: RunFolder, task: Task) -> Engine:
     base = _base(folder)
     encoder = encoder_for(task, spec, base.tokenizer, base.config, first_ids(method, spec, base.config))
     return engine_for(base, encoder, folder.id)
+
+
+def predictions(folder: RunFolder, task: Task, rows: Sequence[Any]) -> list[str]:
+    """What the run's model answers to new rows.
+
+    Raises:
+        RunError: there is nothing trained yet, or it answers nothing.
+        DataError: a row lacks a column.
+
+    Warns:
+        UserWarning: texts are cut, for the user's own line, two calls above this one.
+    """
+    from nbtune.inference.classifying import Classifier
+    from nbtune.training.evaluation import answers
+
+    if task.kind == "text":
+        hint = "let it go on: run.generate([beginning]), or fill in: run.fill([text with a mask])"
+        raise RunError(f"run {folder.name} learnt texts, and answers nothing", hint=hint)
+    engine, prompts = engine_of(folder, task), task.prompts(rows)
+    if isinstance(engine, Classifier) and (cut := engine.cut(prompts)):
+        warnings.warn(f"run {folder.name}: {cut}", stacklevel=3)
+    return answers(engine, task, prompts)
 
 
 def _fitted_engine(folder: RunFolder, task: Task, spec: Any) -> Engine:
