@@ -48,6 +48,22 @@ def run_folders() -> list[RunFolder]:
     return [RunFolder(path) for path in sorted(root.iterdir()) if (path / "spec.json").exists()]
 
 
+_NO_RUNS: Final = (
+    (
+        "adapter_config.json",
+        "an adapter that was saved from one",
+        "name the run itself, which nbtune.runs() lists; in other programs peft opens it: PeftModel.from_pretrained(model, folder)",
+    ),
+    (
+        "trained.safetensors",
+        "weights that were saved from one",
+        "name the run itself, which nbtune.runs() lists; or save it with merge=True",
+    ),
+    ("config.json", "a model", "give it as model: to finetune, prompt or compare"),
+)
+"""Folders that are easily taken for a run's: (a file in it, what it is, what to do)."""
+
+
 def find_run(word: str | Path) -> RunFolder:
     """The run of that id, folder, or name (the newest of that name).
 
@@ -61,6 +77,9 @@ def find_run(word: str | Path) -> RunFolder:
     for folder in reversed(folders):
         if str(word) in (folder.id, _name_of(folder)):
             return folder
+    for file, what, hint in _NO_RUNS:
+        if (path / file).exists():
+            raise RunError(f"{str(word)!r} is no run but {what}", hint=hint)
     known = [name for folder in folders if (name := _name_of(folder))]
     raise RunError(f"there is no run {str(word)!r} in {home()}", hint=did_you_mean(str(word), known))
 

@@ -70,6 +70,16 @@ def test_a_run_of_a_damaged_folder_hides_no_other(home: Path) -> None:
         _ = nbtune.open(damaged.id).name
 
 
+@pytest.mark.parametrize(
+    ("file", "what"), [("adapter_config.json", "an adapter"), ("trained.safetensors", "weights that"), ("config.json", "a model")]
+)
+def test_what_was_saved_from_a_run_is_told_from_the_run(tmp_path: Path, file: str, what: str) -> None:
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(RunError, match=f"is no run but {what}") as error:
+        find_run(tmp_path)
+    assert error.value.hint
+
+
 def test_a_folder_of_which_only_the_lock_was_written_is_no_run(home: Path) -> None:
     folder = folder_of()
     folder.release()
