@@ -76,7 +76,7 @@ def test_a_run_of_a_damaged_folder_hides_no_other(home: Path) -> None:
 def test_what_was_saved_from_a_run_is_told_from_the_run(tmp_path: Path, file: str, what: str) -> None:
     (tmp_path / file).write_text("{}")
     with pytest.raises(RunError, match=f"is no run but {what}") as error:
-        find_run(tmp_path)
+        nbtune.open(tmp_path)
     assert error.value.hint
 
 
