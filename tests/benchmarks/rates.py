@@ -68,6 +68,8 @@ class Side:
 
 
 _FEW_LAYERS = {"target_modules": ["q_proj", "v_proj"]}
+_TEAMS = [" account", " billing", " product", " returns", " shipping", " technical"]
+"""The answers, of which each is one token."""
 
 
 SIDES = {
@@ -75,7 +77,12 @@ SIDES = {
         "smollm2-135m",
         "Which team handles this ticket?\nTicket: {{ text }}\nTeam:",
         {"num_train_epochs": 1, "per_device_train_batch_size": 4},
-        dict.fromkeys(("hra", "boft", "fourierft"), _FEW_LAYERS),  # they build each weight's change anew at every step: minutes on a CPU
+        {
+            **dict.fromkeys(
+                ("hra", "boft", "fourierft"), _FEW_LAYERS
+            ),  # they build each weight's change anew at every step: minutes on a CPU
+            "trainable-tokens": {"tokens": _TEAMS},
+        },
     ),
     "encoder": Side("minilm", "{{ text }}", {"objective": "classification", "num_train_epochs": 4}),
 }
@@ -172,7 +179,7 @@ def searched(methods: list[str], side: str, kept: Kept, most: int) -> tuple[dict
         try:
             found[method] = search(default_rate(method), lambda rate, method=method: kept.tried(method, side, rate), most)
         except (ModelError, SpecError) as error:
-            refused[method] = str(error)
+            refused[method] = "; ".join(str(error).splitlines())
             print(f"{side} {method}: refused: {error}", flush=True)
     return found, refused
 
