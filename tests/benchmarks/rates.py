@@ -84,7 +84,12 @@ SIDES = {
             "trainable-tokens": {"tokens": _TEAMS},
         },
     ),
-    "encoder": Side("minilm", "{{ text }}", {"objective": "classification", "num_train_epochs": 4}),
+    "encoder": Side(
+        "minilm",
+        "{{ text }}",
+        {"objective": "classification", "num_train_epochs": 4},
+        dict.fromkeys(("hra", "boft"), {"target_modules": ["query", "value"]}),
+    ),
 }
 
 
