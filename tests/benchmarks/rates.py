@@ -68,6 +68,7 @@ class Side:
 
 
 _FEW_LAYERS = {"target_modules": ["q_proj", "v_proj"]}
+_FEW_LAYERS_READ = {"target_modules": ["query", "value"]}
 _TEAMS = [" account", " billing", " product", " returns", " shipping", " technical"]
 """The answers, of which each is one token."""
 
@@ -88,7 +89,7 @@ SIDES = {
         "minilm",
         "{{ text }}",
         {"objective": "classification", "num_train_epochs": 4},
-        dict.fromkeys(("hra", "boft"), {"target_modules": ["query", "value"]}),
+        dict.fromkeys(("hra", "boft"), _FEW_LAYERS_READ),
     ),
 }
 
