@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.methods.layers import LayersSpec, LayerTuner
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, option, peak
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -21,6 +21,7 @@ class BoftSpec(LayersSpec):
 
     boft_block_size: int = option(4, "side of a block of the rotations", ge=2, le=4096, scale="log", slider=(2, 64))
     boft_dropout: float = option(0.0, "chance of a block not to be turned in a step", ge=0, lt=1, slider=(0, 0.5))
+    learning_rate: float = peak(3e-3)
 
 
 class Boft(LayerTuner):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.methods.layers import LayersSpec, LayerTuner
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, option, peak
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -20,6 +20,7 @@ class HraSpec(LayersSpec):
 
     r: int = option(8, "reflections; an even number starts at the base", ge=1, le=4096, scale="log", slider=(2, 64), aliases=("rank",))
     apply_GS: bool = option(False, "make the reflections orthogonal to each other (Gram-Schmidt)")  # noqa: N815  the name it has in peft
+    learning_rate: float = peak(3e-3)
 
 
 class Hra(LayerTuner):
