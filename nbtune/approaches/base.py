@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from nbtune.approaches.labels import calibrated, normalised
 from nbtune.approaches.questions import Progress, Questions, silent
-from nbtune.errors import ModelError
+from nbtune.errors import ModelError, SpecError
 from nbtune.inference import Decoding, Engine
 from nbtune.inference.classifying import Classifier
 from nbtune.inference.constraining import Constraint
@@ -23,7 +23,21 @@ if TYPE_CHECKING:
     from nbtune.spec import DecodingSpec, Spec
     from nbtune.task import Task
 
-__all__ = ["Answers", "Approach", "Asked", "Asking", "Cost", "Kind", "Progress", "Setting", "Sort", "further", "silent", "unheard"]
+__all__ = [
+    "Answers",
+    "Approach",
+    "Asked",
+    "Asking",
+    "Cost",
+    "Kind",
+    "Progress",
+    "Setting",
+    "Sort",
+    "further",
+    "refuse_calibrated_head",
+    "silent",
+    "unheard",
+]
 
 Scoring = Literal["sum", "mean", "byte", "generate"]
 Sort = Literal["prompting", "tuned", "floor", "other"]
@@ -262,6 +276,14 @@ class Asked(Approach):
     calibrate_on: tuple[str, ...] = field(default=(), kw_only=True)
     own_template: bool = field(default=False, kw_only=True)
 
+    def __post_init__(self) -> None:
+        """Refuses to calibrate a head.
+
+        Raises:
+            SpecError: it is to be.
+        """
+        refuse_calibrated_head(self.by, self.calibrate_on)
+
     @property
     def engine(self) -> Engine:
         """`by`."""
@@ -331,6 +353,17 @@ class Asked(Approach):
                 f"and {self.by.base.name} reads {context}"
             )
             raise ModelError(message, hint="use shorter texts, or a model that reads more")
+
+
+def refuse_calibrated_head(engine: Engine, calibrate_on: Sequence[str]) -> None:
+    """Refuses texts to calibrate a model on that has a head over the labels.
+
+    Raises:
+        SpecError: that is so.
+    """
+    if calibrate_on and isinstance(engine, Classifier):
+        message = f"calibrate puts right how labels are scored by their text, and {engine.base.name} has a head over them"
+        raise SpecError(message, hint="leave calibrate out")
 
 
 class Kind(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from nbtune.approaches.base import Asked, Cost, Setting
+from nbtune.approaches.base import Asked, Cost, Setting, refuse_calibrated_head
 from nbtune.approaches.calibrating import CalibrateSpec, texts_for
 from nbtune.approaches.few_shot import BETWEEN, FewShotSpec, choose
 from nbtune.approaches.labels import calibrated
@@ -220,6 +220,7 @@ class PromptSearch:
         _refuse(options, rows, len(variants), len(known))
         proposer = _function(options.proposer)
         engine = setting.engine(task)
+        refuse_calibrated_head(engine, known)
         if proposer is None and options.turns:
             named = setting if options.proposer is None else replace(setting, model=options.proposer)
             proposer = ModelProposer.of(named.base())

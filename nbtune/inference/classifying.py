@@ -97,7 +97,7 @@ class Classifier(Engine):
 
     def _row(self, prompt: str) -> Labelled:
         """The text as it is read, within what the model reads."""
-        row, first = self.encoder.labelled(prompt, self._how.some), self.encoder.first
+        row, first = cast("Labelled", self._whole(prompt)), self.encoder.first
         most = context_of(self.base.config)
         return (row if most is None else row.cut(most - len(first), self.base.tokenizer.bos_token_id)).behind(first)
 

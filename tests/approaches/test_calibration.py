@@ -17,6 +17,7 @@ from nbtune.errors import SpecError
 from nbtune.inference import Engine
 from tests.approaches.by_hand import label_scores
 from tests.examples import echo_task, ticket_rows, ticket_task
+from tests.tiny import tiny_encoder
 
 
 def test_labels_are_counted_in_all_by_token_or_by_byte() -> None:
@@ -86,3 +87,12 @@ def test_it_is_of_labels_that_are_scored(folder: Path) -> None:
         nbtune.compare([{"zero-shot": {"calibrate": True}}], task=task, model=folder, scoring="generate")
     with pytest.raises(SpecError, match="there are none"):
         nbtune.compare([{"few-shot": {"k": len(task.train), "calibrate": True}}], task=task, model=folder)
+
+
+@pytest.mark.parametrize("inner", ["zero-shot", "few-shot", "prompt-search"])
+def test_a_head_is_not_calibrated(tmp_path: Path, inner: str) -> None:
+    task = ticket_task()
+    run = nbtune.finetune("head", task=task, model=tiny_encoder("bert", tmp_path), objective="classification", max_steps=2).wait()
+    options: dict[str, Any] = {"calibrate": True, **({"rounds": 0, "templates": ["{{ text }}?"]} if inner == "prompt-search" else {})}
+    with pytest.raises(SpecError, match="has a head over them"):
+        nbtune.compare([{"run": {"name": run.name, "prompt": {inner: options}}}], task=task)
