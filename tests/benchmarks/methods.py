@@ -187,8 +187,8 @@ def page(outcomes: Sequence[Outcome], command: str) -> str:
         "",
         "Random models of two layers; encoders under a new head over classes. A cell tells, for the base held as",
         f"{held}, in this order: + every promise was kept, - refused before anything was loaded, FAILED.",
-        "The promises: the count is that of `nbtune.estimate`; exactly what is trained has gradients; five steps lower the loss; before the
-first, the model says what the base says (soft prompts and updates that are drawn apart); off, the base's",
+        "The promises: the count is that of `nbtune.estimate`; exactly what is trained has gradients; five steps lower the loss; before the",
+        "first, the model says what the base says (soft prompts and updates that are drawn apart); off, the base's",
         "logits exactly; packing, accumulation and checkpointing change no loss and no gradient; generation with a cache is generation without;",
         "saved and opened on a fresh base, equal logits; opened by peft alone, and merged within 1e-4 where merging is offered.",
         "",
