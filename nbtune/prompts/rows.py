@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
@@ -23,7 +24,7 @@ _OTHERS: Final = 256
 
 @dataclass(frozen=True)
 class SearchRows:
-    """`scored`: rows that variants are scored on, in the order they are asked; `others`: training rows that variants are written from."""
+    """`scored`: rows that variants are scored on, in the order they are asked, classes mixed; `others`: training rows that variants are written from."""
 
     scored: tuple[Example, ...]
     others: tuple[Example, ...]
@@ -44,10 +45,11 @@ class SearchRows:
         borrowed = max(0, min(_ENOUGH - len(dev), len(train) // 2, most - len(dev)))
         scored = [*dev, *train[:borrowed]]
         draw.shuffle(scored)
+        scored = scored[:most] if task.kind != "classification" else _mixed(scored[:most])
         if len(scored) < BLOCK:
             message = f"prompt-search scores on dev rows, and there are {len(dev)}, with {len(train)} training rows that are no examples"
             raise SpecError(message, hint=f"{BLOCK} rows are the least: give more data, or split: {{dev: 0.2}}")
-        return cls(tuple(scored[:most]), tuple(train[borrowed:][:_OTHERS]))
+        return cls(tuple(scored), tuple(train[borrowed:][:_OTHERS]))
 
     @property
     def told(self) -> str:
@@ -55,3 +57,13 @@ class SearchRows:
         dev = sum(item.split == "dev" for item in self.scored)
         train = len(self.scored) - dev
         return f"{dev} dev rows" if not train else f"{train} training rows" if not dev else f"{dev} dev and {train} training rows"
+
+
+def _mixed(rows: Sequence[Example]) -> list[Example]:
+    """The rows so that each part of them has about the labels that all have: variants that favour a label are judged alike on each."""
+    count, seen = Counter(row.label for row in rows), Counter[str]()
+    places = []
+    for row in rows:
+        places.append((seen[row.label] + 0.5) / count[row.label])
+        seen[row.label] += 1
+    return [rows[number] for number in sorted(range(len(rows)), key=places.__getitem__)]
