@@ -24,7 +24,7 @@ _OTHERS: Final = 256
 
 @dataclass(frozen=True)
 class SearchRows:
-    """`scored`: rows that variants are scored on, in the order they are asked, classes mixed; `others`: training rows that variants are written from."""
+    """`scored`: rows that variants are scored on, in the order they are asked, classes mixed; `others`: training rows to write variants from."""
 
     scored: tuple[Example, ...]
     others: tuple[Example, ...]
@@ -61,7 +61,7 @@ class SearchRows:
 
 def _mixed(rows: Sequence[Example]) -> list[Example]:
     """The rows so that each part of them has about the labels that all have: variants that favour a label are judged alike on each."""
-    count, seen = Counter(row.label for row in rows), Counter[str]()
+    count, seen = Counter(row.label for row in rows), Counter[str | None]()
     places = []
     for row in rows:
         places.append((seen[row.label] + 0.5) / count[row.label])
