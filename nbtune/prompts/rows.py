@@ -24,7 +24,7 @@ _OTHERS: Final = 256
 
 @dataclass(frozen=True)
 class SearchRows:
-    """`scored`: rows that variants are scored on, in the order they are asked, classes mixed; `others`: training rows to write them from."""
+    """`scored`: rows that variants are scored on, as they are asked, classes mixed; `others`: training rows to write them from."""
 
     scored: tuple[Example, ...]
     others: tuple[Example, ...]
