@@ -39,12 +39,12 @@ def _further(progress: Progress, before: int, total: int) -> Progress:
 class Questions:
     """Asks an engine what it was not asked before; `seconds` are those of all answers, `waited` those that went by here.
 
-    With `alone` texts are asked one by one, and their answers kept apart from those of batches.
+    With `alone` texts are asked one by one, and their answers kept apart from those of batches; with `anew` all are asked.
     """
 
-    def __init__(self, engine: Engine, *, alone: bool = False) -> None:
+    def __init__(self, engine: Engine, *, alone: bool = False, anew: bool = False) -> None:
         self._engine = engine
-        self._alone = alone
+        self._alone, self._anew = alone, anew
         self._cache = AnswerCache() if type(engine) is Engine else None
         self.seconds = self.waited = 0.0
 
@@ -70,7 +70,7 @@ class Questions:
             return found
         how = ["alone", *how] if self._alone else how
         keys = question_keys(self._engine, [self._engine.encoder.prompt_ids(text) for text in texts], how)
-        known = self._cache.get(keys)
+        known = {} if self._anew else self._cache.get(keys)
         new = list({key: text for key, text in zip(keys, texts, strict=True) if key not in known}.items())
         at_once = 1 if self._alone else _KEPT_AT_ONCE
         for start in range(0, len(new), at_once):

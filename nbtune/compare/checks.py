@@ -101,16 +101,23 @@ def _leaks(task: Task, approaches: Sequence[Approach], prompts: Sequence[str], c
 def _check_order(
     approach: Approach, answers: Answers, asking: Asking, prompts: Sequence[str], *, checks: list[str], warnings: list[str]
 ) -> None:
-    """Some rows asked again, each alone: answers that have got into another order are another row's."""
+    """Some rows asked again, each alone: answers that have got into another order are another row's, or what was kept another model's.
+
+    The model itself is asked until it says what the column says; from there on what it said of rows alone may be taken from what is kept.
+    """
     places = _places(prompts)
-    again = [approach.answer([prompts[place]], replace(asking, alone=True)) for place in places]
     exact = all(str(engine.base.dtype) == "torch.float32" and engine.base.quantization is None for engine in approach.engines)
     near = _NEAR_FLOAT32 if exact else _NEAR
-    differ = [place for place, alone in zip(places, again, strict=True) if not _alike(answers, place, alone, near)]
+    differ: list[int] = []
+    for place in places:
+        anew = len(differ) == places.index(place)  # none has agreed yet
+        alone = approach.answer([prompts[place]], replace(asking, alone=True, anew=anew))
+        differ += [] if _alike(answers, place, alone, near) else [place]
     if len(differ) > len(places) // 2:
         rows = ", ".join(map(str, differ))
         warnings.append(
-            f"{approach.label}: rows {rows} answered otherwise when they were asked again alone: its outputs may be other rows'"
+            f"{approach.label}: rows {rows} answered otherwise when they were asked again alone: its outputs may be other rows', "
+            "or those of a model that has changed since; delete .nbtune/cache/answers.sqlite to ask it anew"
         )
     else:
         checks.append(f"{approach.label}: {len(places) - len(differ)} of {len(places)} rows asked again alone answered the same")

@@ -57,7 +57,7 @@ class KeptSearch:
             made._answers = {source: {row: _said(said) for row, said in rows.items()} for source, rows in record["answers"].items()}
             made._proposals = {request: _said(said) for request, said in record["proposals"].items()}
         except FileNotFoundError:
-            pass
+            return made  # the first time
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             made.trouble = f"{made.path} cannot be read ({type(error).__name__}: {error}): the search begins anew"
         return made

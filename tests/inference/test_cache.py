@@ -10,10 +10,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import nbtune
 from nbtune.inference import Decoding
 from nbtune.inference.cache import AnswerCache, question_keys
+from nbtune.models.loading import source_of
+from nbtune.models.shared import shared_base
 from tests.examples import echo_task, ticket_rows, ticket_task
 from tests.tiny import tiny_llama
 
@@ -57,12 +60,12 @@ def without_time(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("kind", ["labels", "texts"])
-def test_a_grid_asked_again_asks_nothing_and_says_the_same(folder: Path, count: Count, kind: str) -> None:
+def test_a_grid_asked_again_asks_one_row_a_column_and_says_the_same(folder: Path, count: Count, kind: str) -> None:
     task = ticket_task() if kind == "labels" else echo_task()
     first = nbtune.compare(["zero-shot", FEW], task=task, model=folder)
     assert count.taken() == 2 * (len(task.test) + 3)
     again = nbtune.compare(["zero-shot", FEW], task=task, model=folder)
-    assert count.taken() == 0, "what rows answered alone is kept as well"
+    assert count.taken() == 2, "one row of each column shows that the model is the same; what the others answered alone is kept"
     assert again.checks == first.checks
     assert any("3 of 3 rows asked again alone" in check for check in again.checks)
     pd.testing.assert_frame_equal(without_time(again.table), without_time(first.table))
@@ -96,7 +99,7 @@ def test_a_changed_row_costs_one_row_and_its_check(folder: Path, count: Count) -
     changed = [*rows[40:50], {"text": "an altogether different request", "team": "billing"}, *rows[51:]]
     task = ticket_task(data={**parts, "test": changed})
     nbtune.compare(["zero-shot"], task=task, model=folder, floor=False)
-    assert count.taken() == 1 + 1, "it is the row in the middle, which is asked alone, too"
+    assert count.taken() == 1 + 2, "it is the row in the middle, which is asked alone, too; and the first, as ever"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,7 @@ def test_other_labels_are_asked_anew_and_another_way_to_count_them_is_not(folder
     nbtune.compare(["zero-shot"], task=task, model=folder, floor=False)
     count.taken()
     nbtune.compare(["zero-shot"], task=task, model=folder, floor=False, scoring="mean")
-    assert count.taken() == 0
+    assert count.taken() == 1
     nbtune.compare(["zero-shot"], task=ticket_task(labels=[*task.labels, "legal"]), model=folder, floor=False)
     assert count.taken() == len(task.test) + 3
 
@@ -127,11 +130,28 @@ def test_a_run_that_was_trained_further_is_asked_again(folder: Path, count: Coun
         nbtune.compare([run], task=task, floor=False)
         count.taken()
         nbtune.compare([run], task=task, floor=False)
-        assert count.taken() == 0
+        assert count.taken() == 1
         with torch.no_grad():
             next(iter(run.engine().base.trained(run.id).values())).add_(0.01)
         nbtune.compare([run], task=task, floor=False)
         assert count.taken() == len(task.test) + 3
+
+
+def test_a_model_that_was_changed_where_its_sum_does_not_look_is_told(tmp_path: Path) -> None:
+    folder, task = tiny_llama(tmp_path), ticket_task()
+    config = AutoConfig.from_pretrained(folder, num_hidden_layers=3)
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder)
+    first = nbtune.compare(["zero-shot"], task=task, model=folder, dtype="float32", floor=False)
+    assert first.warnings == []
+    base = shared_base(source_of(folder), dtype="float32", quantization=None, device=None)
+    with torch.no_grad():
+        for parameter in base.model.model.layers[1].parameters():
+            parameter.mul_(5)
+    again = nbtune.compare(["zero-shot"], task=task, model=folder, dtype="float32", floor=False)
+    assert again.outputs["output"].tolist() == first.outputs["output"].tolist(), "they are those that were kept"
+    assert any("a model that has changed since" in warning for warning in again.warnings)
 
 
 def test_another_model_under_the_same_name_is_asked_again(tmp_path: Path, count: Count) -> None:

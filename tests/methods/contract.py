@@ -163,7 +163,7 @@ def check_beginning(cell: Cell, base: Base) -> None:
     row = cell.rows(base)[0]
     said, wanted = (_states(base, name, row) if base.labels else _logits(base, name, row) for name in (NAME, None))
     away = float((said - wanted).abs().max() / wanted.std())
-    most = 1e-4 if cell.quantization != "int8" and cell.dtype == "float32" else 0.25
+    most = 0.25 if cell.quantization == "int8" else 1e-4 if cell.dtype == "float32" else 0.1
     assert away < most, f"before its first step, logits are {away:.2g} of their spread away from the base's"
 
 
