@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from nbtune.approaches.base import Asked
@@ -15,9 +16,13 @@ from nbtune.models.fingerprint import sum_of
 if TYPE_CHECKING:
     from nbtune.approaches.base import Answers, Approach, Asking, Setting
     from nbtune.inference import Engine
+    from nbtune.models.base import Base
     from nbtune.task import Task
 
 __all__ = ["check_columns"]
+
+Drift = Callable[["Base"], float]
+"""How far a base's logits are from what they were when it was loaded."""
 
 _NEAR: Final = 0.25
 """Nats by which a label's score may differ between a batch and a row alone, in bfloat16."""
@@ -34,6 +39,7 @@ def check_columns(
         f"same decoding: {asking}",
     ]
     warnings = _leaks(task, approaches, prompts, checks)
+    drift = cache(lambda base: base.drift())  # a forward, and the same for all columns on a base
     for approach, answers in zip(approaches, answered, strict=True):
         warnings += approach.warnings
         if not prompts:
@@ -45,8 +51,8 @@ def check_columns(
             warnings.append(f"{approach.label}: it does not ask with the template of the others")
         for part in asked:
             if part.run_id is not None:
-                _check_tuned(part, prompts[0], setting, checks, warnings)
-    _check_bases(approaches, warnings)
+                _check_tuned(part, prompts[0], setting, drift, checks=checks, warnings=warnings)
+    _check_bases(approaches, drift, warnings)
     return list(dict.fromkeys(checks)), list(dict.fromkeys(warnings))
 
 
@@ -61,7 +67,7 @@ def _asks(part: Asked, prompts: Sequence[str], asking: Asking) -> bool:
     return all(str(prompt) in str(text) for prompt, text in zip(some, part.texts(some, asking), strict=True))
 
 
-def _check_bases(approaches: Sequence[Approach], warnings: list[str]) -> None:
+def _check_bases(approaches: Sequence[Approach], drift: Drift, warnings: list[str]) -> None:
     """That what columns ask without an adapter is the base as it was loaded; and whether all have one base."""
     seen: set[int] = set()
     for approach in approaches:
@@ -69,9 +75,8 @@ def _check_bases(approaches: Sequence[Approach], warnings: list[str]) -> None:
             if engine.adapter is not None or id(engine.base) in seen:
                 continue
             seen.add(id(engine.base))
-            drift = engine.base.drift()
-            if drift > 0:
-                warnings.append(f"{approach.label}: logits are {drift:.3g} away from the base as it was loaded")
+            if (away := drift(engine.base)) > 0:
+                warnings.append(f"{approach.label}: logits are {away:.3g} away from the base as it was loaded")
     names = {engine.base.name for approach in approaches for engine in approach.engines}
     if len(names) > 1:
         warnings.append(f"the columns do not share one base: {', '.join(sorted(names))}")
@@ -143,7 +148,7 @@ def _untouched(approach: Asked, setting: Setting) -> Engine:
     return replace(approach.by.off(), base=shared_base(source, **held))
 
 
-def _check_tuned(approach: Asked, prompt: str, setting: Setting, checks: list[str], warnings: list[str]) -> None:
+def _check_tuned(approach: Asked, prompt: str, setting: Setting, drift: Drift, *, checks: list[str], warnings: list[str]) -> None:
     """Which numbers were learnt, logits of the first prompt with them on and off, and off against the base before anything was attached."""
     engine = approach.by
     if isinstance(engine, FeaturesEngine):
@@ -164,8 +169,8 @@ def _check_tuned(approach: Asked, prompt: str, setting: Setting, checks: list[st
         checks.append(f"{approach.label}: {what} on, logits differ from the base's by up to {difference:.3g}")
     else:
         warnings.append(f"{approach.label}: its {what} changed nothing: logits are the base's")
-    drift = off.base.drift()
-    if drift == 0:
+    away = drift(off.base)
+    if away == 0:
         checks.append(f"{approach.label}: {what} off, logits equal those of the base as it was loaded")
     else:
-        warnings.append(f"{approach.label}: with its {what} off, logits are {drift:.3g} away from the base as it was loaded")
+        warnings.append(f"{approach.label}: with its {what} off, logits are {away:.3g} away from the base as it was loaded")
