@@ -69,6 +69,7 @@ class Side:
 
 _FEW_LAYERS = {"target_modules": ["q_proj", "v_proj"]}
 _FEW_LAYERS_READ = {"target_modules": ["query", "value"]}
+"""For methods that build each weight's change anew at every step: over all layers that takes a CPU minutes."""
 _TEAMS = [" account", " billing", " product", " returns", " shipping", " technical"]
 """The answers, of which each is one token."""
 
@@ -78,12 +79,7 @@ SIDES = {
         "smollm2-135m",
         "Which team handles this ticket?\nTicket: {{ text }}\nTeam:",
         {"num_train_epochs": 1, "per_device_train_batch_size": 4},
-        {
-            **dict.fromkeys(
-                ("hra", "boft", "fourierft"), _FEW_LAYERS
-            ),  # they build each weight's change anew at every step: minutes on a CPU
-            "trainable-tokens": {"tokens": _TEAMS},
-        },
+        {**dict.fromkeys(("hra", "boft", "fourierft"), _FEW_LAYERS), "trainable-tokens": {"tokens": _TEAMS}},
     ),
     "encoder": Side(
         "minilm",
@@ -209,7 +205,8 @@ def main() -> None:
     parser.add_argument("--part", default="1/1", help="of the methods the first of two parts: 1/2")
     args = parser.parse_args()
     part, parts = map(int, args.part.split("/"))
-    os.environ["NBTUNE_HOME"] = tempfile.mkdtemp(prefix="nbtune-rates-")  # runs of one project take turns at the device
+    home = tempfile.TemporaryDirectory(prefix="nbtune-rates-")  # of each process its own: runs of one project take turns at the device
+    os.environ["NBTUNE_HOME"] = home.name
     every = [method for method in dict.fromkeys((*FIRST, *names())) if not is_estimator(get(method))]
     methods = (args.only.split(",") if args.only else every)[part - 1 :: parts]
     kept = Kept(FOUND if parts == 1 else FOUND.with_name(f"{FOUND.stem}-{part}.json"))
