@@ -116,9 +116,9 @@ class Asking:
     decoding: Decoding
     tagging: bool = False
     alone: bool = False
-    """Whether each row is asked by itself, to hold its answer against that of a batch; the two are kept apart."""
-    anew: bool = False
-    """Whether the model is asked whatever it has answered before."""
+    """Whether it is one row that is asked, to hold its answer against that of a batch; the two are kept apart."""
+    kept: bool = True
+    """Whether what was answered before may be taken from where it is kept, with the seconds that it took."""
 
     @classmethod
     def of(cls, task: Task, engine: Engine | None, scoring: Scoring, decoding: DecodingSpec) -> Asking:
@@ -304,7 +304,7 @@ class Asked(Approach):
         texts = self.texts(prompts, asking)
         tokens = self.by.prompt_tokens(texts)
         self._refuse_overflow(tokens, asking)
-        questions = Questions(self.by, alone=asking.alone, anew=asking.anew)
+        questions = Questions(self.by, alone=asking.alone, kept=asking.kept)
         began = time.perf_counter()
         outputs, scores = self._outputs(texts, asking, questions, progress)
         seconds = questions.seconds + time.perf_counter() - began - questions.waited

@@ -39,13 +39,13 @@ def _further(progress: Progress, before: int, total: int) -> Progress:
 class Questions:
     """Asks an engine what it was not asked before; `seconds` are those of all answers, `waited` those that went by here.
 
-    With `alone` texts are asked one by one, and their answers kept apart from those of batches; with `anew` all are asked.
+    The answers of one that comes `alone` are kept apart from those of batches; with `kept` false all is asked, and nothing kept.
     """
 
-    def __init__(self, engine: Engine, *, alone: bool = False, anew: bool = False) -> None:
+    def __init__(self, engine: Engine, *, alone: bool = False, kept: bool = True) -> None:
         self._engine = engine
-        self._alone, self._anew = alone, anew
-        self._cache = AnswerCache() if type(engine) is Engine else None
+        self._alone = alone
+        self._cache = AnswerCache() if kept and type(engine) is Engine else None
         self.seconds = self.waited = 0.0
 
     @property
@@ -70,11 +70,10 @@ class Questions:
             return found
         how = ["alone", *how] if self._alone else how
         keys = question_keys(self._engine, [self._engine.encoder.prompt_ids(text) for text in texts], how)
-        known = {} if self._anew else self._cache.get(keys)
+        known = self._cache.get(keys)
         new = list({key: text for key, text in zip(keys, texts, strict=True) if key not in known}.items())
-        at_once = 1 if self._alone else _KEPT_AT_ONCE
-        for start in range(0, len(new), at_once):
-            some = dict(new[start : start + at_once])
+        for start in range(0, len(new), _KEPT_AT_ONCE):
+            some = dict(new[start : start + _KEPT_AT_ONCE])
             asked = time.perf_counter()
             answers = ask(list(some.values()), progress=_further(progress, start, len(new)))
             each = (time.perf_counter() - asked) / len(some)

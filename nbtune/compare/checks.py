@@ -115,8 +115,8 @@ def _check_order(
     near = _NEAR_FLOAT32 if exact else _NEAR
     differ: list[int] = []
     for place in places:
-        anew = len(differ) == places.index(place)  # none has agreed yet
-        alone = approach.answer([prompts[place]], replace(asking, alone=True, anew=anew))
+        agreed = len(differ) < places.index(place)
+        alone = approach.answer([prompts[place]], replace(asking, alone=True, kept=agreed))
         differ += [] if _alike(answers, place, alone, near) else [place]
     if len(differ) > len(places) // 2:
         rows = ", ".join(map(str, differ))
