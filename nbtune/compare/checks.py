@@ -51,7 +51,7 @@ def check_columns(
             warnings.append(f"{approach.label}: it does not ask with the template of the others")
         for part in asked:
             if part.run_id is not None:
-                _check_tuned(part, prompts[0], setting, drift, checks=checks, warnings=warnings)
+                _check_tuned(part, min(prompts, key=len), setting, drift, checks=checks, warnings=warnings)
     _check_bases(approaches, drift, warnings)
     return list(dict.fromkeys(checks)), list(dict.fromkeys(warnings))
 
@@ -110,7 +110,7 @@ def _check_order(
 
     The model itself is asked until it says what the column says; from there on what it said of rows alone may be taken from what is kept.
     """
-    places = _places(prompts)
+    places = sorted(_places(prompts), key=lambda place: len(prompts[place]))  # the first one costs a forward each time
     exact = all(str(engine.base.dtype) == "torch.float32" and engine.base.quantization is None for engine in approach.engines)
     near = _NEAR_FLOAT32 if exact else _NEAR
     differ: list[int] = []
@@ -119,7 +119,7 @@ def _check_order(
         alone = approach.answer([prompts[place]], replace(asking, alone=True, kept=agreed))
         differ += [] if _alike(answers, place, alone, near) else [place]
     if len(differ) > len(places) // 2:
-        rows = ", ".join(map(str, differ))
+        rows = ", ".join(map(str, sorted(differ)))
         warnings.append(
             f"{approach.label}: rows {rows} answered otherwise when they were asked again alone: its outputs may be other rows', "
             "or those of a model that has changed since; delete .nbtune/cache/answers.sqlite to ask it anew"
@@ -149,7 +149,7 @@ def _untouched(approach: Asked, setting: Setting) -> Engine:
 
 
 def _check_tuned(approach: Asked, prompt: str, setting: Setting, drift: Drift, *, checks: list[str], warnings: list[str]) -> None:
-    """Which numbers were learnt, logits of the first prompt with them on and off, and off against the base before anything was attached."""
+    """Which numbers were learnt, logits after a prompt with them on and off, and off against the base before anything was attached."""
     engine = approach.by
     if isinstance(engine, FeaturesEngine):
         checks.append(f"{approach.label}: no weight of {engine.base.name} was trained, a classifier reads its states")
