@@ -116,7 +116,7 @@ class Asking:
     decoding: Decoding
     tagging: bool = False
     alone: bool = False
-    """Whether it is one row that is asked, to hold its answer against that of a batch; the two are kept apart."""
+    """Whether rows are asked one by one, to hold their answers against those of batches; the two are kept apart."""
     kept: bool = True
     """Whether what was answered before may be taken from where it is kept, with the seconds that it took."""
 
@@ -319,8 +319,8 @@ class Asked(Approach):
         labels = self.task.labels
         if isinstance(self.by, Classifier):
             if self.task.kind != "classification":
-                return self.by.read(texts, progress=progress), None
-            scores = [[value for value, _ in row] for row in self.by.score(texts, labels, progress=progress)]
+                return questions.read(texts, progress), None
+            scores = [[value for value, _ in row] for row in questions.scored(texts, labels, progress)]
             return [labels[best_label(row)] for row in scores], scores
         if asking.scoring == "generate":
             return [text.strip() for text in questions.generated(texts, asking.decoding, progress)], None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from nbtune.inference import Engine
 from nbtune.inference.cache import AnswerCache, question_keys
 
 if TYPE_CHECKING:
     from nbtune.inference import Decoding
+    from nbtune.inference.classifying import Classifier
 
 __all__ = ["Progress", "Questions", "silent"]
 
@@ -32,6 +33,18 @@ def silent(done: int, total: int) -> None:
     """No progress wanted."""
 
 
+def _singly(ask: Ask) -> Ask:
+    """Asks each text by itself."""
+
+    def asked(prompts: list[str], *, progress: Progress) -> list[Any]:
+        found: list[Any] = []
+        for text in prompts:
+            found += ask([text], progress=_further(progress, len(found), len(prompts)))
+        return found
+
+    return asked
+
+
 def _further(progress: Progress, before: int, total: int) -> Progress:
     return lambda done, _here: progress(before + done, total)
 
@@ -39,7 +52,8 @@ def _further(progress: Progress, before: int, total: int) -> Progress:
 class Questions:
     """Asks an engine what it was not asked before; `seconds` are those of all answers, `waited` those that went by here.
 
-    The answers of one that comes `alone` are kept apart from those of batches; with `kept` false all is asked, and nothing kept.
+    With `alone` texts are asked one by one, and their answers kept apart from those of batches; with `kept` false all is asked, and
+    nothing kept. What a head answers is never kept.
     """
 
     def __init__(self, engine: Engine, *, alone: bool = False, kept: bool = True) -> None:
@@ -58,17 +72,21 @@ class Questions:
         found = self._asked(texts, ["score", list(completions)], partial(self._engine.score, answers=completions), progress)
         return [[(float(nats), int(count)) for nats, count in row] for row in found]
 
+    def read(self, texts: Sequence[str], progress: Progress) -> list[str]:
+        """As `Classifier.read`, of an engine with a head."""
+        return self._asked(texts, ["read"], cast("Classifier", self._engine).read, progress)
+
     def generated(self, texts: Sequence[str], decoding: Decoding, progress: Progress) -> list[str]:
         """As `Engine.generate`."""
         return self._asked(texts, ["generate", *decoding.key], partial(self._engine.generate, decoding=decoding), progress)
 
     def _asked(self, texts: Sequence[str], how: list[Any], ask: Ask, progress: Progress) -> list[Any]:
         began = time.perf_counter()
+        ask, how = (_singly(ask), ["alone", *how]) if self._alone else (ask, how)
         if self._cache is None:
             found = ask(list(texts), progress=progress)
             self._count(began, time.perf_counter() - began)
             return found
-        how = ["alone", *how] if self._alone else how
         keys = question_keys(self._engine, [self._engine.encoder.prompt_ids(text) for text in texts], how)
         known = self._cache.get(keys)
         new = list({key: text for key, text in zip(keys, texts, strict=True) if key not in known}.items())

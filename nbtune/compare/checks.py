@@ -108,16 +108,16 @@ def _check_order(
 ) -> None:
     """Some rows asked again, each alone: answers that have got into another order are another row's, or what was kept another model's.
 
-    The model itself is asked until it says what the column says; from there on what it said of rows alone may be taken from what is kept.
+    The model itself is asked one; where that agrees, what it said of the others alone may be taken from what is kept.
     """
-    places = sorted(_places(prompts), key=lambda place: len(prompts[place]))  # the first one costs a forward each time
     exact = all(str(engine.base.dtype) == "torch.float32" and engine.base.quantization is None for engine in approach.engines)
     near = _NEAR_FLOAT32 if exact else _NEAR
-    differ: list[int] = []
-    for place in places:
-        agreed = len(differ) < places.index(place)
-        alone = approach.answer([prompts[place]], replace(asking, alone=True, kept=agreed))
-        differ += [] if _alike(answers, place, alone, near) else [place]
+    shortest, *others = places = sorted(_places(prompts), key=lambda place: len(prompts[place]))  # the first is a forward each time
+    alone = approach.answer([prompts[shortest]], replace(asking, alone=True, kept=False))
+    differ = [] if _alike(answers, shortest, alone, 0, near) else [shortest]
+    if others:
+        alone = approach.answer([prompts[place] for place in others], replace(asking, alone=True, kept=not differ))
+        differ += [place for number, place in enumerate(others) if not _alike(answers, place, alone, number, near)]
     if len(differ) > len(places) // 2:
         rows = ", ".join(map(str, sorted(differ)))
         warnings.append(
@@ -128,11 +128,11 @@ def _check_order(
         checks.append(f"{approach.label}: {len(places) - len(differ)} of {len(places)} rows asked again alone answered the same")
 
 
-def _alike(answers: Answers, place: int, alone: Answers, near: float) -> bool:
-    """Whether the row's labels have the same scores but for so many nats, or its answer is the same."""
+def _alike(answers: Answers, place: int, alone: Answers, number: int, near: float) -> bool:
+    """Whether a row's labels have the same scores in both, at these places, but for so many nats; or its answers are the same."""
     if answers.label_scores is None or alone.label_scores is None:
-        return answers.outputs[place] == alone.outputs[0]
-    gaps = (abs(a - b) for a, b in zip(answers.label_scores[place], alone.label_scores[0], strict=True))
+        return answers.outputs[place] == alone.outputs[number]
+    gaps = (abs(a - b) for a, b in zip(answers.label_scores[place], alone.label_scores[number], strict=True))
     return max(gaps) < near
 
 

@@ -42,7 +42,8 @@ def decoding_for(task: Task, encoder: Encoder, max_new_tokens: int | None = None
     At most half as many tokens again as the longest of them, and stopping at a line break where none of them holds one.
     """
     train = task.asked
-    longest = max(len(encoder.answer_ids(item.prompt, item.completion)) for item in train[:500])
+    distinct = {item.completion: item for item in train[:500]}.values()
+    longest = max(len(encoder.answer_ids(item.prompt, item.completion)) for item in distinct)
     lines = any("\n" in item.completion.strip("\n") for item in train)
     return Decoding(max_new_tokens or longest + longest // 2 + 2, (("\n",) if not lines else ()) if stop is None else stop)
 
