@@ -29,10 +29,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Count:
-    """Rows that went through a model since it was last asked."""
+    """Rows that went through a model since it was last asked, and how many of them at a time."""
 
     def __init__(self) -> None:
         self.rows = 0
+        self.at_once: list[int] = []
 
     def taken(self) -> int:
         found, self.rows = self.rows, 0
@@ -49,6 +50,7 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Iterator[Count]:
 
         def counted(base: Any, questions: Any, *more: Any, _plain: Any = plain) -> Any:
             counter.rows += len(questions)
+            counter.at_once.append(len(questions))
             return _plain(base, questions, *more)
 
         monkeypatch.setattr(engine, name, counted)
@@ -73,6 +75,13 @@ def test_a_grid_asked_again_asks_one_row_a_column_and_says_the_same(folder: Path
     assert again.warnings == first.warnings == []
     for before, now in zip(first.table["seconds"][:2], again.table["seconds"][:2], strict=True):
         assert now == pytest.approx(before, rel=0.3), "the seconds are those that the answers took when they were asked"
+
+
+def test_rows_asked_again_alone_are_asked_one_by_one(folder: Path, count: Count) -> None:
+    nbtune.compare(["zero-shot"], task=ticket_task(), model=folder, floor=False)
+    *batches, first, second, third = count.at_once
+    assert (first, second, third) == (1, 1, 1)
+    assert max(batches) > 1
 
 
 def test_a_column_that_was_interrupted_goes_on_where_it_was(folder: Path, count: Count) -> None:
