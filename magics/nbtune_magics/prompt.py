@@ -112,6 +112,7 @@ def _work(chosen: Said, task: Task, entries: list[Any]) -> Callable[[Callable[[s
 
 def _ask(made: Sequence[Approach], spec: PromptSpec, report: Callable[[str], None]) -> tuple[Answered, ...]:
     from nbtune.approaches.base import Asking
+    from nbtune.inference.progress import counted
     from nbtune.metrics import score_interval
 
     found = []
@@ -120,10 +121,7 @@ def _ask(made: Sequence[Approach], spec: PromptSpec, report: Callable[[str], Non
         rows = task.dev[: spec.num_rows]
         expected = [row.expected for row in rows]
         asking = Asking.of(task, next(iter(approach.engines), None), spec.scoring, spec.decoding)
-
-        def progress(done: int, total: int, label: str = approach.label) -> None:
-            report(f"{label}: {done} of {total} dev rows")
-
+        progress = counted(report, approach.label, "dev rows")
         outputs = approach.answer([row.question for row in rows], asking, progress=progress).outputs
         scored = bool(rows)
         found.append(

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from nbtune.approaches.labels import calibrated, normalised
-from nbtune.approaches.questions import Progress, Questions, silent
+from nbtune.approaches.questions import Questions
 from nbtune.errors import ModelError, SpecError
 from nbtune.inference import Decoding, Engine
 from nbtune.inference.classifying import Classifier
 from nbtune.inference.constraining import Constraint
+from nbtune.inference.progress import Progress, silent
 from nbtune.models.families import answering, context_of
 from nbtune.training.evaluation import best_label, decoding_for
 
@@ -166,7 +167,7 @@ class Answers:
 
 def further(progress: Progress, turn: int, turns: int, rows: int) -> Progress:
     """Progress within one of several turns over as many rows."""
-    return lambda done, _total: progress(turn * rows + done, turns * rows)
+    return lambda done, _total, writing="": progress(turn * rows + done, turns * rows, writing)
 
 
 @dataclass(frozen=True)

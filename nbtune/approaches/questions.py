@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -13,11 +13,10 @@ from nbtune.inference.cache import AnswerCache, question_keys
 if TYPE_CHECKING:
     from nbtune.inference import Decoding
     from nbtune.inference.classifying import Classifier
+    from nbtune.inference.progress import Progress
 
-__all__ = ["Progress", "Questions", "silent"]
+__all__ = ["Questions"]
 
-Progress = Callable[[int, int], None]
-"""Told (rows done, rows in all)."""
 _KEPT_AT_ONCE: Final = 128
 """Answers that are lost where a column is interrupted."""
 
@@ -27,10 +26,6 @@ class Ask(Protocol):
 
     def __call__(self, prompts: list[str], *, progress: Progress) -> list[Any]:
         """One answer a text."""
-
-
-def silent(done: int, total: int) -> None:
-    """No progress wanted."""
 
 
 def _singly(ask: Ask) -> Ask:
@@ -46,7 +41,7 @@ def _singly(ask: Ask) -> Ask:
 
 
 def _further(progress: Progress, before: int, total: int) -> Progress:
-    return lambda done, _here: progress(before + done, total)
+    return lambda done, _here, writing="": progress(before + done, total, writing)
 
 
 class Questions:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nbtune.approaches import approach_of, get, label_of, wanted
 from nbtune.compare.comparison import Comparison
 from nbtune.errors import NbtuneError, SpecError
+from nbtune.inference.progress import counted
 from nbtune.spec import CompareSpec, DecodingSpec
 
 if TYPE_CHECKING:
@@ -211,8 +212,9 @@ def _floors(entries: Sequence[Any]) -> list[Any]:
 
 
 def _answer(approach: Approach, prompts: Sequence[str], asking: Asking, report: Report) -> Answers:
-    report(f"{approach.label}: 0 of {len(prompts)} rows")
-    return approach.answer(prompts, asking, progress=lambda done, total: report(f"{approach.label}: {done} of {total} rows"))
+    progress = counted(report, approach.label)
+    progress(0, len(prompts))
+    return approach.answer(prompts, asking, progress=progress)
 
 
 def _distinct(approaches: Sequence[Any]) -> list[Any]:

@@ -17,6 +17,7 @@ from nbtune.compare.retraining import trained_on
 from nbtune.compare.scoring import Column, paired
 from nbtune.compare.verdict import curve_verdict
 from nbtune.errors import NbtuneError, RunError, SpecError
+from nbtune.inference.progress import counted
 
 if TYPE_CHECKING:
     from nbtune.approaches.base import Answers, Approach, Asking, Setting
@@ -106,7 +107,7 @@ def learning_curve(
             try:
                 report(f"{size} training rows: preparing {label}")
                 approach = approach_of(_at(entry, task, part, report), part, setting, label)
-                answers = approach.answer(prompts, asking, progress=_told(f"{size} training rows: {label}", report))
+                answers = approach.answer(prompts, asking, progress=counted(report, f"{size} training rows: {label}"))
             except NbtuneError as error:
                 warnings.append(f"learning curve at {size} training rows: {label} is left out: {'; '.join(str(error).splitlines())}")
                 continue
@@ -158,10 +159,6 @@ def _at(entry: Any, task: Task, part: Task, report: Report) -> Any:
 def _said(options: Any) -> dict[str, Any]:
     """The options that are not as they would be anyway."""
     return {item.name: value for item in options.options() if (value := getattr(options, item.name)) != item.default}
-
-
-def _told(what: str, report: Report) -> Callable[[int, int], None]:
-    return lambda done, total: report(f"{what}: {done} of {total} rows")
 
 
 def _let_go(approach: Approach) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from nbtune.data.encoded import Labelled
-    from nbtune.inference.engine import Progress
+    from nbtune.inference.progress import Counting
     from nbtune.models.base import Base
 
 __all__ = ["Classical", "FeaturesEngine", "settings_for", "states_of"]
@@ -30,7 +30,7 @@ _LEAST: Final = 1e-12
 _ROWS: Final = 64
 
 
-def states_of(base: Base, rows: Sequence[Labelled], progress: Progress) -> torch.Tensor:
+def states_of(base: Base, rows: Sequence[Labelled], progress: Counting) -> torch.Tensor:
     """The states [n, hidden] of texts, float32 on the CPU, where their classes would be read."""
     import torch
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, cast
 from nbtune.data.batches import collate
 from nbtune.data.encoded import Labelled
 from nbtune.errors import ModelError
-from nbtune.inference.engine import Engine, Progress, silent
+from nbtune.inference.engine import Engine
+from nbtune.inference.progress import Progress, silent
 from nbtune.models.families import can_pack, context_of
 
 if TYPE_CHECKING:

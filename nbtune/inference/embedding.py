@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from nbtune.inference.engine import Progress, silent
+from nbtune.inference.progress import Counting, silent
 from nbtune.models.catalogue import DEFAULT_ENCODER
 from nbtune.models.families import context_of, is_encoder
 
@@ -56,7 +56,7 @@ class Embedder:
         """Features of a vector."""
         return int(self.base.config.hidden_size)
 
-    def embed(self, texts: Sequence[str], *, progress: Progress = silent) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], *, progress: Counting = silent) -> NDArray[np.float32]:
         """Vectors [texts, features] of length 1, so that a product is a cosine; what a model does not read of a long text is left out."""
         import numpy as np
 

@@ -5,12 +5,14 @@ Work is done in chunks, each under its own lease of the base, so that a training
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nbtune.inference.generating import Decoding, generate_chunk
 from nbtune.inference.prefix import Prefix, shared_prefix
+from nbtune.inference.progress import Progress, silent
 from nbtune.inference.scoring import Question, chunks_of, score_chunk
 
 if TYPE_CHECKING:
@@ -19,14 +21,7 @@ if TYPE_CHECKING:
     from nbtune.data.encoding import Encoder
     from nbtune.models.base import Base
 
-__all__ = ["Decoding", "Engine", "Progress", "silent"]
-
-Progress = Callable[[int, int], None]
-"""Told (rows done, rows in all) after each chunk; what it raises ends the work."""
-
-
-def silent(done: int, total: int) -> None:
-    """No progress wanted."""
+__all__ = ["Decoding", "Engine"]
 
 
 @dataclass(frozen=True)
@@ -73,8 +68,9 @@ class Engine:
         order = sorted(range(len(ids)), key=lambda number: (len(ids[number]), number))
         for start in range(0, len(order), batch_size):
             chunk = order[start : start + batch_size]
+            told = partial(progress, start, len(order))
             with self.base.lease(self.adapter):
-                texts = generate_chunk(self.base, [ids[number] for number in chunk], decoding, prefix, self.encoder.opening)
+                texts = generate_chunk(self.base, [ids[number] for number in chunk], decoding, prefix, self.encoder.opening, told=told)
             for number, text in zip(chunk, texts, strict=True):
                 outputs[number] = text
             progress(min(start + batch_size, len(order)), len(order))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 from nbtune.data.batches import collate
 from nbtune.data.encoded import Tagged
 from nbtune.errors import DataError, ModelError
-from nbtune.inference.engine import Engine, Progress, silent
+from nbtune.inference.engine import Engine
+from nbtune.inference.progress import Progress, silent
 from nbtune.models.families import context_of
 
 if TYPE_CHECKING:

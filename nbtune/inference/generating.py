@@ -5,7 +5,7 @@ For an encoder prompts are padded on the right: its positions count from a text'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,9 +43,18 @@ class Decoding:
 
 
 def generate_chunk(
-    base: Base, prompts: Sequence[Sequence[int]], decoding: Decoding, prefix: Prefix, opening: Sequence[int] = ()
+    base: Base,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    prefix: Prefix,
+    opening: Sequence[int] = (),
+    *,
+    told: Callable[[str], object],
 ) -> list[str]:
-    """The continuations of `prompts` (token ids), or with an `opening` what a decoder writes behind that; the caller holds the lease."""
+    """The continuations of `prompts` (token ids), or with an `opening` what a decoder writes behind that; the caller holds the lease.
+
+    At each token `told` hears what the first of them says so far; what it raises ends the work.
+    """
     import torch
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
@@ -67,7 +76,8 @@ def generate_chunk(
         **_PLAIN,
     )
     begin = len(opening) or prefix.length + width
-    stops = _StopTexts(tokenizer, decoding.stop, begin)
+    stops: list[Any] = [_Heard(tokenizer, decoding.stop, begin, told)]
+    stops += [_StopTexts(tokenizer, decoding.stop, begin)] if decoding.stop else []
     held = [] if decoding.constraint is None else [Constrained(tokenizer, decoding.constraint, begin)]
     model: Any = base.model
     more = {"decoder_input_ids": torch.tensor([opening] * len(own), device=base.device)} if opening else {}
@@ -77,7 +87,7 @@ def generate_chunk(
         past_key_values=prefix.fresh(len(own)),
         generation_config=settings,
         logits_processor=LogitsProcessorList(held),
-        stopping_criteria=StoppingCriteriaList([stops]) if decoding.stop else None,
+        stopping_criteria=StoppingCriteriaList(stops),
         **more,
     )
     texts = tokenizer.batch_decode(made[:, begin:], skip_special_tokens=True)
@@ -105,3 +115,16 @@ class _StopTexts:
 
         texts = self.tokenizer.batch_decode(input_ids[:, self.start :], skip_special_tokens=True)
         return torch.tensor([any(stop in text for stop in self.stops) for text in texts], device=input_ids.device)
+
+
+class _Heard:
+    """Tells at each token what the first row says so far; it ends nothing."""
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str], start: int, told: Callable[[str], object]) -> None:
+        self.tokenizer, self.stops, self.start, self.told = tokenizer, tuple(stops), start, told
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        import torch
+
+        self.told(_cut(str(self.tokenizer.decode(input_ids[0, self.start :], skip_special_tokens=True)), self.stops))
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)

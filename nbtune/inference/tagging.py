@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from nbtune.data.batches import collate
 from nbtune.inference.classifying import Classifier
-from nbtune.inference.engine import Progress, silent
+from nbtune.inference.progress import Progress, silent
 from nbtune.models.families import can_pack, context_of
 
 if TYPE_CHECKING:

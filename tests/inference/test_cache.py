@@ -48,10 +48,10 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Iterator[Count]:
     for name in ("score_chunk", "generate_chunk"):
         plain = getattr(engine, name)
 
-        def counted(base: Any, questions: Any, *more: Any, _plain: Any = plain) -> Any:
+        def counted(base: Any, questions: Any, *more: Any, _plain: Any = plain, **options: Any) -> Any:
             counter.rows += len(questions)
             counter.at_once.append(len(questions))
-            return _plain(base, questions, *more)
+            return _plain(base, questions, *more, **options)
 
         monkeypatch.setattr(engine, name, counted)
     return counter
