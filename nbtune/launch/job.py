@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from nbtune.data.batches import packing_note
+from nbtune.data.batches import packing_note, steps_in
 from nbtune.data.retained import GENERAL
 from nbtune.errors import DataError, NbtuneError, RunError, SpecError
 from nbtune.events import Control, Event, Failed, Note, Phase, Started, Step, Stopped
@@ -147,7 +147,6 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     from nbtune.objectives import get, refuse_unsuited
     from nbtune.training.activations import remove_left
     from nbtune.training.forecast import Forecast
-    from nbtune.training.guarding import Guard
     from nbtune.training.loop import Training
     from nbtune.training.memory import PeakMemory
 
@@ -164,7 +163,7 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
     yield from _phase(controls, f"reading the tokenizer of {job.source.name}")
     encoder = _encoder(job)
     rows = yield from _encode(job, encoder)
-    guard = Guard.of(spec, encoder.tokenizer, encoder.first)
+    guard = yield from _guard(spec, encoder, len(rows))
     if is_estimator(job.method):
         fitting = yield from _fitting(job, controls, encoder, rows, total_parameters)
         return fitting
@@ -200,6 +199,17 @@ def _prepare(job: Job, controls: Controls, *, again: bool) -> Generator[Event, N
         start=start,
         guard=guard,
     )
+
+
+def _guard(spec: FinetuneSpec, encoder: Encoder, num_rows: int) -> Generator[Event, None, Guard | None]:
+    """What keeps the model from forgetting, where that is asked for."""
+    from nbtune.training.guarding import Guard
+
+    guard = Guard.of(spec, encoder.tokenizer, encoder.first)
+    steps = steps_in(num_rows, spec.step_rows, spec.num_train_epochs, spec.max_steps)
+    if guard is not None and (told := guard.worn(steps)) is not None:
+        yield Note(level="warning", text=told)
+    return guard
 
 
 def _refuse_unfit(job: Job, base: Base, guard: Guard | None, *, again: bool) -> None:

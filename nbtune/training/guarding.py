@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Guard"]
 
+_OFTEN: Final = 5
 WIDTH: Final = 128
 """Most tokens of a piece of the text."""
 
@@ -56,6 +57,16 @@ class Guard:
         pieces = rehearsed(spec.retain or GENERAL, tokenizer, first, width)
         rows = max(1, round((spec.replay or 0.1) * spec.step_rows))
         return cls(tuple(pieces), len(first), spec.replay or 0.0, spec.kl_to_base or 0.0, rows, spec.seed)
+
+    def worn(self, steps: int) -> str | None:
+        """What is to be said where `replay` comes back to the same pieces so often that they may be learnt by heart; None: it does not."""
+        times = steps * min(self.rows, len(self.pieces)) / len(self.pieces)
+        if not self.replay or times <= _OFTEN:
+            return None
+        return (
+            f"replay trains each of {len(self.pieces)} pieces of the text {times:.0f} times: at a high learning rate they are learnt by "
+            "heart, and other text of their kind is lost; name a longer one (retain: a text file), or use kl_to_base"
+        )
 
     def check(self, base: Base, adapter: str) -> None:
         """Refuses to hold a model to a base that is not there any more.

@@ -12,6 +12,7 @@ import nbtune
 from nbtune.data.encoded import Encoded
 from nbtune.data.retained import rehearsed
 from nbtune.errors import DataError, SpecError
+from nbtune.events import Note
 from nbtune.methods import attach, get
 from nbtune.models.base import Base
 from nbtune.models.loading import source_of
@@ -103,6 +104,15 @@ def test_every_piece_of_the_text_has_its_turn(folder: Path) -> None:
     assert guard.rows == 4
     seen = [row.ids for step in range(1, 2 + len(guard.pieces) // 4) for row in guard.of_step(step)]
     assert set(seen) == {row.ids for row in guard.pieces}
+
+
+def test_a_text_that_replay_comes_back_to_too_often_is_told_with_what_to_do(folder: Path, tmp_path: Path) -> None:
+    longer = tmp_path / "longer.txt"
+    longer.write_text("\n".join(f"sentence number {number} of a text about nothing" for number in range(2000)))
+    for options, told in (({"replay": 0.9}, True), ({"replay": 0.9, "retain": str(longer)}, False), ({"kl_to_base": 1.0}, False)):
+        run = start(folder, max_steps=90, max_length=64, save_steps=90, eval_steps=90, **options).wait()
+        warned = [event.text for event in run.events() if isinstance(event, Note) and event.level == "warning"]
+        assert any("learnt by heart" in text and "retain: a text file" in text for text in warned) == told, options
 
 
 def test_what_is_rehearsed_is_never_what_is_measured(folder: Path, tmp_path: Path) -> None:
