@@ -119,7 +119,7 @@ class Asking:
     alone: bool = False
     """Whether rows are asked one by one, to hold their answers against those of batches; the two are kept apart."""
     kept: bool = True
-    """Whether what was answered before may be taken from where it is kept, with the seconds that it took."""
+    """Whether a row's answers may be taken from where they are kept, with the seconds that they took; what calibrates them always may."""
 
     @classmethod
     def of(cls, task: Task, engine: Engine | None, scoring: Scoring, decoding: DecodingSpec) -> Asking:
@@ -167,7 +167,7 @@ class Answers:
 
 def further(progress: Progress, turn: int, turns: int, rows: int) -> Progress:
     """Progress within one of several turns over as many rows."""
-    return lambda done, _total, writing="": progress(turn * rows + done, turns * rows, writing)
+    return lambda done, _total, *writing: progress(turn * rows + done, turns * rows, *writing)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def _singly(ask: Ask) -> Ask:
 
 
 def _further(progress: Progress, before: int, total: int) -> Progress:
-    return lambda done, _here, writing="": progress(before + done, total, writing)
+    return lambda done, _here, *writing: progress(before + done, total, *writing)
 
 
 class Questions:

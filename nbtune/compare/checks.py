@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 from nbtune.approaches.base import Asked
 from nbtune.errors import ModelError
+from nbtune.inference import Engine
+from nbtune.inference.cache import AnswerCache
 from nbtune.inference.classical import FeaturesEngine
+from nbtune.inference.progress import counted
 from nbtune.models.fingerprint import sum_of
 
 if TYPE_CHECKING:
     from nbtune.approaches.base import Answers, Approach, Asking, Setting
-    from nbtune.inference import Engine
+    from nbtune.inference.progress import Progress
     from nbtune.models.base import Base
     from nbtune.task import Task
 
@@ -45,13 +48,14 @@ def check_columns(
         if not prompts:
             continue
         if approach.engines:
-            _check_order(approach, answers, asking, prompts, checks=checks, warnings=warnings)
+            progress = counted(setting.report, f"checking {approach.label}")
+            _check_order(approach, answers, asking, prompts, progress, checks=checks, warnings=warnings)
         asked = [part for part in approach.parts if isinstance(part, Asked)]
         if not all(part.own_template or _asks(part, prompts, asking) for part in asked):
             warnings.append(f"{approach.label}: it does not ask with the template of the others")
         for part in asked:
             if part.run_id is not None:
-                _check_tuned(part, min(prompts, key=len), setting, drift, checks=checks, warnings=warnings)
+                _check_tuned(part, _short(prompts), setting, drift, checks=checks, warnings=warnings)
     _check_bases(approaches, drift, warnings)
     return list(dict.fromkeys(checks)), list(dict.fromkeys(warnings))
 
@@ -59,6 +63,11 @@ def check_columns(
 def _places(prompts: Sequence[str]) -> list[int]:
     """The first row, one in the middle, the last."""
     return sorted({0, len(prompts) // 2, len(prompts) - 1})
+
+
+def _short(prompts: Sequence[str]) -> str:
+    """The shortest in which something stands that every model reads."""
+    return min((prompt for prompt in prompts if any(map(str.isalnum, prompt))), key=len, default=prompts[0])
 
 
 def _asks(part: Asked, prompts: Sequence[str], asking: Asking) -> bool:
@@ -104,25 +113,35 @@ def _leaks(task: Task, approaches: Sequence[Approach], prompts: Sequence[str], c
 
 
 def _check_order(
-    approach: Approach, answers: Answers, asking: Asking, prompts: Sequence[str], *, checks: list[str], warnings: list[str]
+    approach: Approach,
+    answers: Answers,
+    asking: Asking,
+    prompts: Sequence[str],
+    progress: Progress,
+    *,
+    checks: list[str],
+    warnings: list[str],
 ) -> None:
     """Some rows asked again, each alone: answers that have got into another order are another row's, or what was kept another model's.
 
-    The model itself is asked one; where that agrees, what it said of the others alone may be taken from what is kept.
+    The model itself is asked one; where that has the same scores, which another model would hardly give, what it said of the others alone
+    may be taken from what is kept.
     """
     exact = all(str(engine.base.dtype) == "torch.float32" and engine.base.quantization is None for engine in approach.engines)
     near = _NEAR_FLOAT32 if exact else _NEAR
     shortest, *others = places = sorted(_places(prompts), key=lambda place: len(prompts[place]))  # the first is a forward each time
-    alone = approach.answer([prompts[shortest]], replace(asking, alone=True, kept=False))
+    alone = approach.answer([prompts[shortest]], replace(asking, alone=True, kept=False), progress=progress)
     differ = [] if _alike(answers, shortest, alone, 0, near) else [shortest]
     if others:
-        alone = approach.answer([prompts[place] for place in others], replace(asking, alone=True, kept=not differ))
+        kept = not differ and alone.label_scores is not None
+        alone = approach.answer([prompts[place] for place in others], replace(asking, alone=True, kept=kept), progress=progress)
         differ += [place for number, place in enumerate(others) if not _alike(answers, place, alone, number, near)]
     if len(differ) > len(places) // 2:
         rows = ", ".join(map(str, sorted(differ)))
+        kept = any(type(engine) is Engine for engine in approach.engines)
+        stale = f", or those of a model that has changed since; delete {AnswerCache().path} to ask it anew" if kept else ""
         warnings.append(
-            f"{approach.label}: rows {rows} answered otherwise when they were asked again alone: its outputs may be other rows', "
-            "or those of a model that has changed since; delete .nbtune/cache/answers.sqlite to ask it anew"
+            f"{approach.label}: rows {rows} answered otherwise when they were asked again alone: its outputs may be other rows'{stale}"
         )
     else:
         checks.append(f"{approach.label}: {len(places) - len(differ)} of {len(places)} rows asked again alone answered the same")

@@ -1,4 +1,4 @@
-"""What a model has answered before, kept by the content of the question: a grid asked again costs nothing, a changed row costs one row.
+"""What a model has answered before, kept by the content of the question: a grid asked again costs little, a changed row little more.
 
 A question is the model's own numbers, what was learnt on it, the token ids that it reads, and how its answer is read or written. Only
 its hash is kept, beside the answer and the seconds that it took.

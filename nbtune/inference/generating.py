@@ -53,7 +53,7 @@ def generate_chunk(
 ) -> list[str]:
     """The continuations of `prompts` (token ids), or with an `opening` what a decoder writes behind that; the caller holds the lease.
 
-    At each token `told` hears what the first of them says so far; what it raises ends the work.
+    At each token `told` hears what the first of them that goes on says so far; what it raises ends the work.
     """
     import torch
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
@@ -76,7 +76,7 @@ def generate_chunk(
         **_PLAIN,
     )
     begin = len(opening) or prefix.length + width
-    stops: list[Any] = [_Heard(tokenizer, decoding.stop, begin, told)]
+    stops: list[Any] = [_Heard(tokenizer, pad, decoding.stop, begin, told)]
     stops += [_StopTexts(tokenizer, decoding.stop, begin)] if decoding.stop else []
     held = [] if decoding.constraint is None else [Constrained(tokenizer, decoding.constraint, begin)]
     model: Any = base.model
@@ -118,13 +118,15 @@ class _StopTexts:
 
 
 class _Heard:
-    """Tells at each token what the first row says so far; it ends nothing."""
+    """Tells at each token what the first row that goes on says so far; it ends nothing."""
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str], start: int, told: Callable[[str], object]) -> None:
-        self.tokenizer, self.stops, self.start, self.told = tokenizer, tuple(stops), start, told
+    def __init__(self, tokenizer: Any, pad: int, stops: Sequence[str], start: int, told: Callable[[str], object]) -> None:
+        self.tokenizer, self.pad, self.stops, self.start, self.told = tokenizer, pad, tuple(stops), start, told
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         import torch
 
-        self.told(_cut(str(self.tokenizer.decode(input_ids[0, self.start :], skip_special_tokens=True)), self.stops))
+        going = (input_ids[:, -1] != self.pad).tolist()
+        row = input_ids[going.index(True) if any(going) else 0, self.start :]
+        self.told(_cut(str(self.tokenizer.decode(row, skip_special_tokens=True)), self.stops))
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from nbtune.errors import ModelError
 from nbtune.models.attention import any_shape, rows_apart
 from nbtune.models.families import head, head_layers, is_seq2seq, one_text
 from nbtune.models.lock import FairLock
@@ -82,6 +83,7 @@ class Base:
         self._as_loaded: torch.Tensor | None = None
         self._active: str | None = None  # of peft's adapters, where it is known; setting one walks through all modules
         self._training = False  # the mode that all modules are in
+        self._leased = False
 
     @property
     def device(self) -> torch.device:
@@ -100,11 +102,18 @@ class Base:
         What the lease before left is kept where it is what this one wants: to set adapter and mode takes as long as some layers do.
         In a base of 16 bits, float32 adapters and parts are multiplied in 16 bits under autocast. With `checkpointing` a training's
         blocks keep their input alone and are computed again in the backward, for this lease only.
+
+        Raises:
+            ModelError: who holds the model wants it a second time, as a `report` would that asks it something.
         """
         import torch
 
         self._lock.acquire()
+        outer, self._leased = self._leased, True
         try:
+            if outer:
+                message = f"{self.name!r} is asked by what is told how far it is with its answers"
+                raise ModelError(message, hint="let report and progress show what they are told, and ask the model when it is done")
             apart, shapes = rows_apart(self.model), any_shape(self.device)
             with self._switched(adapter) as model, apart, shapes, self._autocast(), torch.set_grad_enabled(training):
                 if training != self._training:
@@ -118,6 +127,7 @@ class Base:
                     if training and checkpointing:
                         _checkpoint(self.model, on=False)
         finally:
+            self._leased = outer
             self._lock.release()
 
     def add_adapter(self, name: str, config: PeftConfig, *, seed: int = 0) -> None:

@@ -31,6 +31,6 @@ def test_what_is_written_is_seen_growing_and_an_interrupt_ends_it(open_notebook,
     notebook.command("notebook:interrupt-kernel")
     notebook.wait_for_cell(2, seconds=10)
     assert notebook.output(2).locator("p", has_text="writing").count() == 0
-    notebook.run_cell(3)
-    notebook.wait_for_cell(3)
+    working = "any(thread.name.startswith('nbtune-cell') for thread in __import__('threading').enumerate())"
+    notebook.wait_until(lambda: notebook.execute(f"print({working})").strip() == "False", 5, "the model goes on writing")
     assert notebook.problems == []

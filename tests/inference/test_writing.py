@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import nbtune
+from nbtune.errors import ModelError
 from nbtune.inference import Decoding, Engine
+from nbtune.inference.generating import _Heard
 from nbtune.inference.progress import counted
 from tests.examples import echo_task
 from tests.tiny import tiny_llama
@@ -55,6 +58,27 @@ def test_who_listens_may_end_the_work_between_two_tokens_and_the_model_is_free_a
         engine.generate(["about the tent"], Decoding(40), progress=leave)
     assert tokens == 3
     assert engine.generate(["about the tent"], Decoding(40)) == before
+
+
+def test_the_row_that_is_told_is_one_that_goes_on(engine: Engine) -> None:
+    tokenizer, heard = engine.base.tokenizer, list[str]()
+    begun = tokenizer("Team:")["input_ids"]
+    ended, going = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (" tent", " shipping"))
+    width = max(len(ended) + 1, len(going))
+    rows = [[*begun, *ids, *[tokenizer.pad_token_id] * (width - len(ids))][: len(begun) + width] for ids in (ended, going)]
+    rows[1][len(begun) + len(going) :] = going[-1:] * (width - len(going))
+    listener = _Heard(tokenizer, tokenizer.pad_token_id, (), len(begun), heard.append)
+    assert listener(torch.tensor(rows), None).tolist() == [False, False], "it ends nothing"
+    assert listener(torch.tensor(rows[:1]), None).tolist() == [False]
+    assert heard[0].startswith(" shipping")
+    assert heard[1] == " tent", "where all have ended, the first"
+
+
+def test_who_listens_cannot_ask_the_model_that_is_answering_and_nothing_is_left_held(engine: Engine) -> None:
+    before = engine.generate(["about the tent"], Decoding(4))
+    with pytest.raises(ModelError, match=r"asked by what is told how far it is"):
+        engine.generate(["about the tent"], Decoding(4), progress=lambda *_: engine.generate(["about the saddle"], Decoding(4)) and None)
+    assert engine.generate(["about the tent"], Decoding(4)) == before
 
 
 def test_a_line_of_progress_holds_the_end_of_what_is_written_and_names_control_characters() -> None:

@@ -126,6 +126,17 @@ def test_a_run_learns_to_tag_and_its_scores_are_seqevals(family: str, method: st
     assert nbtune.open(run.folder).predict(["Grace wrote to Paris"]) == run.predict([{"tokens": ["Grace", "wrote", "to", "Paris"]}])
 
 
+def test_a_grid_is_kept_where_the_shortest_row_holds_nothing_that_the_model_reads(tmp_path: Path) -> None:
+    folder, task = tiny_encoder("bert", tmp_path), tag_task()
+    run = nbtune.finetune("lora", task=task, model=folder, max_steps=2, **QUICK).wait()
+    unread = {"tokens": ["\u200b"], "tags": ["O"]}
+    rows = [item.row for item in task.test]
+    other = nbtune.Task(name="odd", data={"train": [item.row for item in task.train], "test": [*rows, unread]}, kind="tagging")
+    comparison = nbtune.compare([run], task=other)
+    assert comparison.table["rows"].iloc[0] == len(rows) + 1
+    assert any("on, logits differ from the base's" in check for check in comparison.checks)
+
+
 def test_span_f1_is_seqevals_and_word_accuracy_the_mean_of_rows() -> None:
     expected = ["B-PER I-PER O", "O B-LOC O", "B-LOC O"]
     outputs = ["B-PER O O", "O B-LOC O", "B-PER O"]
