@@ -141,10 +141,10 @@ def _check_order(
         kept = any(type(engine) is Engine for engine in approach.engines)
         stale = f", or those of a model that has changed since; delete {AnswerCache().path} to ask it anew" if kept else ""
         warnings.append(
-            f"{approach.label}: rows {rows} answered otherwise when they were asked again alone: its outputs may be other rows'{stale}"
+            f"{approach.label}: rows {rows} answered otherwise when they were asked alone: its outputs may be other rows'{stale}"
         )
     else:
-        checks.append(f"{approach.label}: {len(places) - len(differ)} of {len(places)} rows asked again alone answered the same")
+        checks.append(f"{approach.label}: {len(places) - len(differ)} of {len(places)} rows asked alone answered the same")
 
 
 def _alike(answers: Answers, place: int, alone: Answers, number: int, near: float) -> bool:

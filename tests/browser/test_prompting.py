@@ -20,7 +20,7 @@ def tiny(tmp_path_factory):
 
 
 def test_what_is_written_is_seen_growing_and_an_interrupt_ends_it(open_notebook, tiny):
-    notebook = open_notebook("%load_ext nbtune", TASK, ASK.format(tiny=tiny), "1 + 1")
+    notebook = open_notebook("%load_ext nbtune", TASK, ASK.format(tiny=tiny))
     notebook.run_all()
     line = notebook.output(2).locator("p", has_text=re.compile(r"dev rows, writing '"))
     line.wait_for(timeout=60_000)

@@ -43,7 +43,7 @@ def test_an_honest_grid_has_no_warning_and_says_what_was_checked(folder: Path) -
         "by one template (sha256 ",
         "same decoding: labels scored by the summed log-probability",
         f"none of the {len(task.test)} rows asked is among the {len(task.train) + len(task.dev)} train and dev rows",
-        "zero-shot: 3 of 3 rows asked again alone answered the same",
+        "zero-shot: 3 of 3 rows asked alone answered the same",
         "run: tuned: adapter on, logits differ from the base's by up to",
         "run: tuned: adapter off, logits equal those of the base as it was loaded",
     ):
