@@ -141,7 +141,8 @@ def _source(name: str, task: Task, said: SetSpec, *, held_out: bool) -> Source:
 
 
 def _told(source: Source, count: int | None) -> str:
-    ways = f"{1 + len(source.phrasings.asked)} phrasings, {len(source.phrasings.turned)} turned round"
+    asked, turned = 1 + len(source.phrasings.asked), len(source.phrasings.turned)
+    ways = f"{asked} phrasing{'s' * (asked > 1)}, {turned} turned round"
     if count is None:
         return f"{source.name}: held out, {len(source.rows['test'])} test rows, {ways}"
     return f"{source.name}: {count} rows of {len(source.rows['train'])} are trained, {ways}"

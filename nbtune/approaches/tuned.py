@@ -13,6 +13,7 @@ from nbtune.spec import Spec, option
 
 if TYPE_CHECKING:
     from nbtune.approaches.base import Approach
+    from nbtune.inference import Engine
     from nbtune.task import Task
 
 __all__ = ["KIND", "Tuned", "TunedSpec", "run_named"]
@@ -65,13 +66,13 @@ class Tuned:
         """
         _refuse_unprompted(options)
         run = run_named(options).wait()
-        engine = run.engine(step=options.step, strength=options.strength)
+        engine, unasked = _of_set(run.engine(step=options.step, strength=options.strength), task, label)
         from nbtune.approaches import approach_of
 
         if engine.base.labels and engine.base.labels != task.head_labels:
             message = f"{label} tells {', '.join(engine.base.labels)} apart, and the labels of task {task.name!r} are others"
             raise RunError(message, hint="compare it on the task that it was trained on")
-        warnings = _warnings(run, task, label)
+        warnings = (*_warnings(run, task, label), *unasked)
         cost = _cost(run, options.step)
         if options.prompt is None:
             return Asked(label, task, engine, lambda prompt: prompt, run_id=run.id, cost=cost, warnings=warnings)
@@ -91,6 +92,17 @@ def _warnings(run: Run, task: Task, label: str) -> tuple[str, ...]:
     if known:
         found.append(f"{label}: {known} of the rows asked were among those that it was trained on: its score says nothing of new rows")
     return tuple(found)
+
+
+def _of_set(engine: Engine, task: Task, label: str) -> tuple[Engine, tuple[str, ...]]:
+    """The engine as it asks a task that is one of those mixed in what the run learnt; a warning where it has none of the task's own."""
+    sets = engine.encoder.sets
+    if not sets or task.mixes:
+        return engine, ()
+    if task.name in sets:
+        return replace(engine, encoder=engine.encoder.asking(task.name)), ()
+    message = f"{label} has a prompt for each of {', '.join(sets)}: task {task.name!r} is none of these, and is asked with their mean"
+    return engine, (message,)
 
 
 def _refuse_unprompted(options: TunedSpec) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -107,8 +107,12 @@ class Encoder:
         """The ids that stand before this prompt."""
         if not isinstance(prompt, Instruction) or prompt.set_name not in self.sets:
             return self.first
-        beyond = (1 + self.sets.index(prompt.set_name)) * len(self.first)
-        return tuple(number + beyond for number in self.first)
+        return self.asking(prompt.set_name).first
+
+    def asking(self, set_name: str) -> Encoder:
+        """This encoder for the prompts of one of `sets` alone, which need not tell that they are: a task of that set."""
+        beyond = (1 + self.sets.index(set_name)) * len(self.first)
+        return replace(self, first=tuple(number + beyond for number in self.first), sets=())
 
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
         """Token ids of an answer that follows `prompt`.

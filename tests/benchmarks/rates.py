@@ -2,7 +2,7 @@
 
     make bench B=rates [ARGS="--side encoder --only lora,ia3 --most 4 --part 1/2"]
 
-Each method is trained on the quickstart's tickets at its default rate, at about three times it and at about a third; while the best of them
+Each method is trained on the quickstart's tickets (what learns several tasks at once on these and the dates) at its default rate, at about three times it and at about a third; while the best of them
 is the highest or the lowest, the next one beyond it is tried too. The test rows are not looked at. What was found is kept in
 build/rates*.json, so that it can be stopped and goes on where it was, and in the end as a table in results.md. Processes with parts of
 the methods each may run beside each other; the whole, started after them, finds what they found.
@@ -136,14 +136,22 @@ def _beside(start: float, places: int) -> float:
 
 def trained(method: str, side: Side, rate: float) -> Tried:
     """One run, whose folder is deleted."""
-    task = nbtune.Task(name="tickets", data="demo:tickets", prompt=side.prompt, completion=" {{ team }}")
+    task = _task(method, side)
     never = {"eval_steps": 100_000, "num_samples": 0, "save_total_limit": 1, "max_eval_rows": len(task.dev)}
     run = nbtune.finetune(method, task=task, model=side.model, learning_rate=rate, **{**side.said(method), **never}).wait()
     summary = run.summary
     nbtune.models.unload()
     shutil.rmtree(run.folder)
     scores = summary["scores"]
-    return Tried(scores["eval_accuracy"], scores["eval_loss"], len(task.dev), summary["seconds"])
+    return Tried(scores[f"eval_{task.metric.name}"], scores["eval_loss"], len(task.dev), summary["seconds"])
+
+
+def _task(method: str, side: Side) -> nbtune.Task:
+    tickets = nbtune.Task(name="tickets", data="demo:tickets", prompt=side.prompt, completion=" {{ team }}")
+    if method != "multitask-prompt-tuning":
+        return tickets
+    dates = nbtune.Task(name="dates", data="demo:dates", prompt="{{ text }}\nDate:", completion=" {{ date }}")
+    return nbtune.instructions({"tickets": {"task": tickets, "templates": []}, "dates": dates}, inverted=0.0)
 
 
 class Kept:
@@ -216,7 +224,7 @@ def main() -> None:
         print(text, flush=True)
         if parts == 1:
             said = " ".join(sys.argv[1:])
-            some = f", {methods[0]} to {methods[-1]}" if args.only else ""
+            some = f", {' to '.join(dict.fromkeys((methods[0], methods[-1])))}" if args.only else ""
             keep(f"rates: {SIDES[side].model}{some}", text, f'make bench B=rates ARGS="{said}"' if said else "make bench B=rates")
 
 

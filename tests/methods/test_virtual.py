@@ -9,6 +9,7 @@ import torch
 import nbtune
 from nbtune.data.encoded import Encoded
 from nbtune.data.encoding import Encoder, encode_rows
+from nbtune.data.instructions import Instruction
 from nbtune.errors import SpecError
 from nbtune.methods import attach, begin, first_ids, get
 from nbtune.methods.cpt import context_of
@@ -206,6 +207,23 @@ def test_it_is_opened_again_with_the_prompts_of_all_its_sets(folder: Path) -> No
         assert torch.equal(again.engine().logits(again.task.render(dict(item.row))), logits)
     assert again.predict([dict(item.row) for item in prompts]) == said
     assert not torch.equal(before[0], again.engine().logits(str(prompts[0].prompt)))  # a text alone says nothing of its set
+
+
+def test_a_grid_of_one_of_the_mixed_tasks_asks_with_that_set_s_own_prompt_and_says_where_there_is_none(folder: Path) -> None:
+    mixed, tickets = _three_sets(), ticket_task()
+    run = nbtune.finetune("multitask-prompt-tuning", task=mixed, model=folder, num_train_epochs=3, **MULTITASK).wait()
+    own = run.engine().encoder
+    grid = nbtune.compare([run], task=tickets)
+    item = tickets.test[0]
+    of_set = Instruction.of(str(item.prompt), "tickets")
+    answers = [f" {label}" for label in tickets.labels]
+    expected = [total for total, _ in run.engine().score([of_set], answers)[0]]
+    assert [grid.outputs.iloc[0]["log_probabilities"][label] for label in tickets.labels] == pytest.approx(expected, abs=1e-4)
+    assert own.asking("tickets").prompt_ids(str(item.prompt)) == own.prompt_ids(of_set)
+    assert [total for total, _ in run.engine().score([str(item.prompt)], answers)[0]] != pytest.approx(expected, abs=1e-4)
+    assert not any("their mean" in each for each in grid.warnings)
+    other = nbtune.compare([run], task=ticket_task(name="another"))
+    assert any("task 'another' is none of these, and is asked with their mean" in each for each in other.warnings)
 
 
 def test_one_task_alone_and_a_set_that_is_not_trained_are_refused_at_once(folder: Path) -> None:
