@@ -303,39 +303,36 @@ class Asked(Approach):
             ModelError: a prompt is longer than the model's context.
         """
         texts = self.texts(prompts, asking)
-        tokens = self.by.prompt_tokens(texts)
-        self._refuse_overflow(tokens, asking)
-        questions = Questions(self.by, alone=asking.alone, kept=asking.kept)
+        questions = Questions(self.by, texts, alone=asking.alone, kept=asking.kept)
+        self._refuse_overflow(questions.tokens, asking)
         began = time.perf_counter()
-        outputs, scores = self._outputs(texts, asking, questions, progress)
+        outputs, scores = self._outputs(asking, questions, progress)
         seconds = questions.seconds + time.perf_counter() - began - questions.waited
         told = None if scores is None else tuple(map(tuple, scores))
         cut = self.by.cut(texts) if isinstance(self.by, Classifier) else None
         notes = (*questions.notes, *([f"{self.label}: {cut}"] if cut else []))
-        return Answers(tuple(outputs), seconds, tuple(tokens), told, notes=notes)
+        return Answers(tuple(outputs), seconds, questions.tokens, told, notes=notes)
 
-    def _outputs(
-        self, texts: Sequence[str], asking: Asking, questions: Questions, progress: Progress
-    ) -> tuple[Sequence[str], list[list[float]] | None]:
+    def _outputs(self, asking: Asking, questions: Questions, progress: Progress) -> tuple[Sequence[str], list[list[float]] | None]:
         labels = self.task.labels
         if isinstance(self.by, Classifier):
             if self.task.kind != "classification":
-                return questions.read(texts, progress), None
-            scores = [[value for value, _ in row] for row in questions.scored(texts, labels, progress)]
+                return questions.read(progress), None
+            scores = [[value for value, _ in row] for row in questions.scored(labels, progress)]
             return [labels[best_label(row)] for row in scores], scores
         if asking.scoring == "generate":
-            return [text.strip() for text in questions.generated(texts, asking.decoding, progress)], None
-        scores = self._scores(texts, asking.scoring, questions, progress)
+            return [text.strip() for text in questions.generated(asking.decoding, progress)], None
+        scores = self._scores(asking.scoring, questions, progress)
         if self.calibrate_on:
             known = [self.wrap(prompt) for prompt in self.calibrate_on]
-            always = Questions(self.by)  # when rows are asked again to see whether they answer alike, these need not be
-            scores = calibrated(scores, self._scores(known, asking.scoring, always, silent))
+            always = Questions(self.by, known)  # when rows are asked again to see whether they answer alike, these need not be
+            scores = calibrated(scores, self._scores(asking.scoring, always, silent))
             questions.seconds, questions.waited = questions.seconds + always.seconds, questions.waited + always.waited
         return [labels[best_label(row)] for row in scores], scores
 
-    def _scores(self, texts: Sequence[str], scoring: Scoring, questions: Questions, progress: Progress) -> list[list[float]]:
+    def _scores(self, scoring: Scoring, questions: Questions, progress: Progress) -> list[list[float]]:
         completions = [self.task.completion_of[label] for label in self.task.labels]
-        return normalised(questions.scored(texts, completions, progress), completions, scoring)
+        return normalised(questions.scored(completions, progress), completions, scoring)
 
     def room(self, asking: Asking) -> int | None:
         """Most tokens of a prompt that the model reads with an answer behind it; None where it does not say, or has a head and cuts."""

@@ -233,7 +233,8 @@ class _FewShot(Asked):
             wanted = max(wanted, len(shots))
             texts.append(_before(self.order(shots, prompt, number), prompt))
             used.append(len(shots))
-        if room is None:
+        if room is None or max((len(text.encode()) for text in texts), default=0) <= room // 2:
+            # A token stands for a byte or more; half of the room is for what a chat template or a soft prompt puts before a text.
             return dict(zip(map(str, prompts), texts, strict=True)), used, wanted
         lengths = self.by.prompt_tokens(texts)
         for place, prompt in enumerate(prompts):

@@ -84,11 +84,12 @@ def _adapter(base: Base, name: str, strength: float) -> Iterator[None]:
 def _numbers(base: Base, name: str) -> Iterator[tuple[Any, str]]:
     """Where the scaling of each of the adapter's layers stands."""
     for module in base.model.modules():
+        own = vars(module)  # to ask a module for what it does not have takes long, and there are many
         for attribute in ("scaling", "fourierft_scaling"):
-            held = getattr(module, attribute, None)
+            held = own.get(attribute)
             if isinstance(held, dict) and name in held:
                 yield held, name
-        config = getattr(module, "bottleneck_config", {})
+        config = own.get("bottleneck_config", {})
         if name in config:
             yield vars(config[name]), "scaling"
             return  # one configuration for all layers
