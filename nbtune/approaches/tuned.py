@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.approaches.base import Asked, Cost, Setting
+from nbtune.data.examples import row_key
 from nbtune.errors import RunError, SpecError
 from nbtune.run import Run, open_run
 from nbtune.spec import Spec, option
@@ -87,8 +87,9 @@ def _warnings(run: Run, task: Task, label: str) -> tuple[str, ...]:
     if not others:
         return ()
     found = [f"{label} was trained on task {name!r} with other rows or another template than this grid's" for name in others]
-    asked = {json.dumps(item.row, sort_keys=True, default=str) for item in task.test}
-    known = sum(json.dumps(item.row, sort_keys=True, default=str) in asked for item in (*run.task.train, *run.task.dev))
+    asked = {row_key(item.row) for item in task.test}
+    seen = [item for item in (*run.task.train, *run.task.dev) if not run.task.is_held_out(item)]
+    known = len(asked & {str(item.row.get("source")) if run.task.mixes else row_key(item.row) for item in seen})
     if known:
         found.append(f"{label}: {known} of the rows asked were among those that it was trained on: its score says nothing of new rows")
     return tuple(found)

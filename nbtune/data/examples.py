@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,7 +12,7 @@ from nbtune.data.rows import Row
 from nbtune.data.templates import Template
 from nbtune.errors import DataError
 
-__all__ = ["Example", "Filled", "Rendered", "example_key", "fill", "with_row"]
+__all__ = ["Example", "Filled", "Rendered", "example_key", "fill", "row_key", "with_row"]
 
 _SHOWN: Final = 5
 
@@ -76,6 +77,11 @@ class Filled:
 def example_key(prompt: str, completion: str) -> str:
     """16 hexadecimal digits that tell examples apart."""
     return hashlib.sha256((prompt + completion).encode()).hexdigest()[:16]
+
+
+def row_key(row: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits that tell rows apart, in whatever words they are asked."""
+    return hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def fill(rows: Sequence[Row], prompt: Template, completion: Template | None, part: str = "", *, what: str = "prompt") -> list[Filled]:

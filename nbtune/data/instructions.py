@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Final, Self
 
-from nbtune.data.examples import Example, Rendered, example_key
+from nbtune.data.examples import Example, Rendered, example_key, row_key
 from nbtune.data.templates import Template
 from nbtune.errors import DataError
 
 __all__ = ["FORMAT", "Instruction", "Phrasing", "Phrasings", "Source", "instructed", "mixed", "sets_in", "shares"]
 
 FORMAT: Final = "instruction"
-"""The layout of a task of instructions: each row names its set and says whether that is held out."""
+"""The layout of a task of instructions: each row names its set, says whether that is held out, and has the key of the row it is made of."""
 
 
 class Instruction(Rendered):
@@ -118,8 +118,8 @@ def instructed(source: Source, part: str, count: int | None, *, inverted: float,
         ways: tuple[Phrasing | None, ...] = source.phrasings.turned if around else (None, *source.phrasings.asked)
         way = draw.choice(ways)
         prompt, completion = (item.prompt, item.completion) if way is None else _asked(source, item, way)
-        row = {"set": source.name, "held_out": source.held_out, "turned": around, "prompt": prompt, "completion": completion}
-        yield row, prompt, completion
+        told = {"set": source.name, "held_out": source.held_out, "turned": around, "source": row_key(item.row)}
+        yield {**told, "prompt": prompt, "completion": completion}, prompt, completion
 
 
 def _asked(source: Source, item: Example, way: Phrasing) -> tuple[str, str]:

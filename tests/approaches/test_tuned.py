@@ -16,7 +16,7 @@ from nbtune.approaches.few_shot import FewShotSpec, choose
 from nbtune.errors import NbtuneError, RunError, SpecError
 from nbtune.models.strength import at_strength
 from tests.approaches.by_hand import shots_before
-from tests.examples import ticket_rows, ticket_task
+from tests.examples import echo_task, ticket_rows, ticket_task
 from tests.tiny import tiny_llama
 
 
@@ -172,3 +172,16 @@ def test_a_run_that_has_learnt_rows_that_are_asked_is_named(folder: Path) -> Non
     assert known
     assert any(f"run: tuned: {len(known)} of the rows asked were among those that it was trained on" in text for text in warnings)
     assert nbtune.compare([run], task=learnt, floor=False).warnings == []
+
+
+def test_of_a_run_that_has_learnt_them_among_others_in_other_words_too(folder: Path) -> None:
+    rows = ticket_rows(60)
+    learnt = ticket_task(data={"train": rows[10:40], "test": rows[40:]}, name="one")
+    mixed = nbtune.instructions({"one": {"task": learnt, "turned": []}, "words": echo_task(30)}, name="mixed")
+    run = nbtune.finetune("lora", task=mixed, model=folder, max_steps=1, num_samples=0, name="tuned").wait()
+    asked = ticket_task(data={"train": rows[:30], "test": rows[30:60]}, prompt="Case: {{ text }}\nTeam:")
+    known = {item.row["text"] for item in (*learnt.train, *learnt.dev)} & {item.row["text"] for item in asked.test}
+    told = [f"run: tuned: {len(known)} of the rows asked were among those"]
+    assert known
+    assert [text[: len(told[0])] for text in nbtune.compare([run], task=asked, floor=False).warnings[1:]] == told
+    assert not any("of the rows asked" in text for text in nbtune.compare([run], task=learnt, floor=False).warnings)
