@@ -87,9 +87,9 @@ def _warnings(run: Run, task: Task, label: str) -> tuple[str, ...]:
     if not others:
         return ()
     found = [f"{label} was trained on task {name!r} with other rows or another template than this grid's" for name in others]
-    asked = {row_key(item.row) for item in task.test}
-    seen = [item for item in (*run.task.train, *run.task.dev) if not run.task.is_held_out(item)]
-    known = len(asked & {str(item.row.get("source")) if run.task.mixes else row_key(item.row) for item in seen})
+    learnt = [item.row for item in (*run.task.train, *run.task.dev) if not run.task.is_held_out(item)]
+    keys = {row.get("source") if run.task.mixes else row_key(row) for row in learnt}
+    known = sum(row_key(item.row) in keys for item in task.test)
     if known:
         found.append(f"{label}: {known} of the rows asked were among those that it was trained on: its score says nothing of new rows")
     return tuple(found)
