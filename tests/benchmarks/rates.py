@@ -2,10 +2,11 @@
 
     make bench B=rates [ARGS="--side encoder --only lora,ia3 --most 4 --part 1/2"]
 
-Each method is trained on the quickstart's tickets (what learns several tasks at once on these and the dates) at its default rate, at about three times it and at about a third; while the best of them
-is the highest or the lowest, the next one beyond it is tried too. The test rows are not looked at. What was found is kept in
-build/rates*.json, so that it can be stopped and goes on where it was, and in the end as a table in results.md. Processes with parts of
-the methods each may run beside each other; the whole, started after them, finds what they found.
+Each method is trained on the quickstart's tickets at its default rate, at about three times it and at about a third; while the best of them
+is the highest or the lowest, the next one beyond it is tried too. What learns several tasks at once is trained on these and the dates. The
+test rows are not looked at. What was found is kept in build/rates*.json, so that it can be stopped and goes on where it was, and in the
+end as a table in results.md. Processes with parts of the methods each may run beside each other; the whole, started after them, finds what
+they found.
 """
 
 from __future__ import annotations
