@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from nbtune.errors import SpecError
 from nbtune.methods.prompt_tuning import PromptTuning, PromptTuningSpec, add_vectors, initial_ids
 from nbtune.options import Words
-from nbtune.spec import FinetuneSpec, option
+from nbtune.spec import FinetuneSpec, option, peak
 
 if TYPE_CHECKING:
     from nbtune.methods.base import Facts
@@ -23,12 +23,13 @@ __all__ = ["METHOD", "MultitaskPromptTuning", "MultitaskPromptTuningSpec"]
 
 
 class MultitaskPromptTuningSpec(PromptTuningSpec):
-    """Prompt tuning's, and which sets have a prompt."""
+    """Prompt tuning's at a higher rate, and which sets have a prompt."""
 
     prompt_tuning_init: Literal["sample_vocab", "text", "random"] = option(
         "sample_vocab", "where the shared vectors start: at the embeddings of random words, of a text, or at random"
     )
     sets: Words | None = option(None, "sets of the instructions that have a prompt of their own; left out: all that are trained")
+    learning_rate: float = peak(9e-2)
 
 
 class MultitaskPromptTuning(PromptTuning):
