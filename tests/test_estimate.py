@@ -65,6 +65,29 @@ def test_the_peak_rises_with_batch_length_rank_and_depth_and_falls_with_checkpoi
     assert peak(folder, "full", optim="sgd", **plain) < peak(folder, "full", optim="adamw_8bit", **plain) < peak(folder, "full", **plain)
 
 
+def test_text_that_is_rehearsed_or_watched_counts_in_the_peak_as_many_pieces_at_once_as_rows(folder: Path) -> None:
+    """A piece has up to 128 tokens; watching keeps the base's log-probabilities beside the model's own."""
+    short: dict[str, Any] = {"task": echo_task(), "per_device_train_batch_size": 8}
+    plain, rehearsed = peak(folder, **short), peak(folder, replay=0.9, **short)
+    watched = peak(folder, replay=0.9, kl_to_base=1.0, **short)
+    assert plain < rehearsed < watched
+    parts = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
+    assert peak(folder, replay=0.9, **{**short, **parts}) < rehearsed
+    without, guarded = (nbtune.estimate("lora", model=folder, **short, **guard) for guard in ({}, {"replay": 0.9}))
+    assert without.seconds_per_epoch is not None
+    assert guarded.seconds_per_epoch is not None
+    assert without.seconds_per_epoch < guarded.seconds_per_epoch
+
+
+def test_what_a_method_remembers_of_each_parameter_counts_beside_the_moments(folder: Path) -> None:
+    """AdaLoRA keeps three float32 numbers of each, as its scores need them."""
+    few: dict[str, Any] = {"dtype": "float32", "max_length": 16, "per_device_train_batch_size": 1}
+    counted = [nbtune.estimate("adalora", model=folder, init_r=rank, target_r=2, **few) for rank in (16, 32)]
+    more = counted[1].trainable_parameters - counted[0].trainable_parameters
+    least = (4 + 4 + 2 * (8 + 12) + 4) * more  # the weight, its gradient, moments and scores; what a checkpoint copies of them
+    assert counted[1].peak_memory_bytes - counted[0].peak_memory_bytes >= least
+
+
 @pytest.mark.parametrize(("method", "options"), [("lora", {"r": 4}), ("full", {}), ("head", {}), ("last-blocks", {"num_blocks": 1})])
 @pytest.mark.parametrize("how", ["plain", "checkpointing", "accumulating"])
 def test_two_blocks_stand_for_all(tmp_path: Path, method: str, options: dict[str, Any], how: str, monkeypatch: Any) -> None:

@@ -100,7 +100,7 @@ def _work(chosen: Said, task: Task, entries: list[Any]) -> Callable[[Callable[[s
 
         spec = chosen.spec
         model = chosen.given.get("model") or DEFAULT_DECODER
-        setting = Setting(model, spec.dtype, spec.quantization, spec.device, scoring=spec.scoring, report=report)
+        setting = Setting(model, spec.dtype, spec.quantization, spec.device, scoring=spec.scoring, decoding=spec.decoding, report=report)
         made = []
         for entry in entries:
             report(f"preparing {entry if isinstance(entry, str) else next(iter(entry))}")

@@ -122,8 +122,10 @@ class Asking:
     """Whether a row's answers may be taken from where they are kept, with the seconds that they took; what calibrates them always may."""
 
     @classmethod
-    def of(cls, task: Task, engine: Engine | None, scoring: Scoring, decoding: DecodingSpec) -> Asking:
+    def of(cls, task: Task, engine: Engine | None, scoring: Scoring, decoding: DecodingSpec, *, others: Sequence[Engine] = ()) -> Asking:
         """What was said, the rest by the task's training answers; without a model nothing is decoded.
+
+        Of `others` that read other tokens than `engine` the answers are given room as well: all may write as many tokens.
 
         Raises:
             SpecError: a form of answers that cannot be followed.
@@ -132,6 +134,12 @@ class Asking:
         if engine is None:
             return cls(how, Decoding(), task.kind == "tagging")
         said = decoding_for(task, engine.encoder, decoding.max_new_tokens, decoding.stop)
+        alike = {id(engine.encoder.tokenizer)}
+        for other in others:
+            if id(other.encoder.tokenizer) not in alike:
+                alike.add(id(other.encoder.tokenizer))
+                room = decoding_for(task, other.encoder, decoding.max_new_tokens, decoding.stop).max_new_tokens
+                said = replace(said, max_new_tokens=max(said.max_new_tokens, room))
         return cls(how, replace(said, constraint=constraint_of(decoding)), task.kind == "tagging")
 
     def __str__(self) -> str:

@@ -49,8 +49,16 @@ class _Called(Approach):
             if said is None:
                 raise ComparisonError(f"{self.label}: row {number}: it returned None", hint="have it return a text for each prompt")
             outputs.append(str(said).strip())
+            self._refuse_other_words(number, prompt, outputs[-1])
             progress(number + 1, len(prompts))
         return Answers(tuple(outputs), time.perf_counter() - began, (0,) * len(outputs))
+
+    def _refuse_other_words(self, number: int, prompt: str, output: str) -> None:
+        """Refuses other than one tag for each word."""
+        words, tags = len(str(prompt).split(" ")), len(output.split(" "))
+        if self.task.kind == "tagging" and tags != words:
+            message = f"{self.label}: row {number}: it returned {tags} tags for {words} words: {output!r:.80}"
+            raise ComparisonError(message, hint="have it return a tag for each word, divided by spaces: O for those outside")
 
 
 class Function:

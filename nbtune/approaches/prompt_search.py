@@ -11,6 +11,7 @@ from nbtune.approaches.base import Asked, Cost, Setting, refuse_calibrated_head
 from nbtune.approaches.calibrating import CalibrateSpec, texts_for
 from nbtune.approaches.few_shot import BETWEEN, FewShotSpec, choose
 from nbtune.approaches.labels import calibrated
+from nbtune.data.examples import row_key
 from nbtune.errors import DataError, ModelError, NbtuneError, SpecError
 from nbtune.inference.cache import question_keys
 from nbtune.models.families import context_of
@@ -303,7 +304,8 @@ def _refuse(options: PromptSearchSpec, rows: SearchRows, count: int, calibrating
 
 def _key(task: Task, model: _Model, proposer: Proposer | None) -> str:
     """By what decides an answer; not by templates, rounds or budget, so that a search goes on when it is given more of them."""
-    how = [str(model.asking), [shot.index for shot in model.shots], *([list(model.calibrate_on)] if model.calibrate_on else [])]
+    how = [model.asking.scoring, model.asking.decoding.key, [row_key(shot.row) for shot in model.shots]]
+    how += [list(model.calibrate_on)] if model.calibrate_on else []
     asked = question_keys(model.engine, [[]], how)
     return search_key(task.fingerprint, asked, proposer.key if proposer is not None else None)
 

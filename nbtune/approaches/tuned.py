@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nbtune.approaches.base import Asked, Cost, Setting
 from nbtune.data.examples import row_key
-from nbtune.errors import RunError, SpecError
+from nbtune.errors import NbtuneError, RunError, SpecError
 from nbtune.run import Run, open_run
 from nbtune.spec import Spec, option
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from nbtune.approaches.base import Approach
     from nbtune.inference import Engine
     from nbtune.task import Task
@@ -89,10 +91,19 @@ def _warnings(run: Run, task: Task, label: str) -> tuple[str, ...]:
     found = [f"{label} was trained on task {name!r} with other rows or another template than this grid's" for name in others]
     learnt = [item.row for item in (*run.task.train, *run.task.dev) if not run.task.is_held_out(item)]
     keys = {row.get("source") if run.task.mixes else row_key(row) for row in learnt}
-    known = sum(row_key(item.row) in keys for item in task.test)
+    texts = _asked(task, learnt)
+    known = sum(row_key(item.row) in keys or item.prompt in texts for item in task.test)
     if known:
         found.append(f"{label}: {known} of the rows asked were among those that it was trained on: its score says nothing of new rows")
     return tuple(found)
+
+
+def _asked(task: Task, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The prompts that a task makes of rows of another one, in which other columns and types do not matter; none where it can make none."""
+    try:
+        return set(task.prompts(rows)) if rows else set()
+    except NbtuneError:
+        return set()
 
 
 def _of_set(engine: Engine, task: Task, label: str) -> tuple[Engine, tuple[str, ...]]:

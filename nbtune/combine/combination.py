@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from nbtune.combine.options import CombineSpec
@@ -74,8 +74,8 @@ def combine(
     trainable, total = _counted(child, parents[0])
     began = time.perf_counter()
     trained = _computed(child, spec, parents, report)
-    summary: dict[str, Any] = {"trainable_parameters": trainable, "total_parameters": total, "steps": 0, "num_tokens": 0}
-    summary |= {"seconds": time.perf_counter() - began, "peak_memory_bytes": 0}  # of a training, as in all summaries
+    summary: dict[str, Any] = {"trainable_parameters": trainable, "total_parameters": total, "steps": 0}
+    summary |= _taken([run.summary for run in found], time.perf_counter() - began)
     told = {**spec.model_dump(mode="json"), "runs": [run.id for run in found], "names": [run.name for run in found]}
     told["tasks"] = {each: task for run in found for each, task in run.learnt.items()}
     said = {"method": parents[0].kind, **child.model_dump(mode="json", exclude={"name"}), "bound": False, "combined": told}
@@ -90,6 +90,15 @@ def combine(
         raise
     folder.release()
     return Run(folder, found[0].task)
+
+
+def _taken(summaries: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+    """What it took to get there: the trainings of all runs and the seconds of combining them; the largest of the peaks."""
+    return {
+        "seconds": seconds + sum(summary["seconds"] for summary in summaries),
+        "num_tokens": sum(summary["num_tokens"] for summary in summaries),
+        "peak_memory_bytes": max(summary["peak_memory_bytes"] for summary in summaries),
+    }
 
 
 def _rank(spec: CombineSpec, parents: Sequence[Parent]) -> int:

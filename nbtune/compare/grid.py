@@ -81,8 +81,9 @@ def compare(
     settings = [replace(base, scoring=spec.scoring, decoding=spec.decoding, report=report) for base in bases]
     columns = _columns(entries, settings)
     made, lacking = _made(columns, [(floor, settings[0]) for floor in floors], task, report)
-    engine = next((engine for approach in made for engine in approach.engines), None)
-    asking = Asking.of(task, engine, spec.scoring, spec.decoding)
+    engines = [engine for approach in made for engine in approach.engines]
+    engine = engines[0] if engines else None
+    asking = Asking.of(task, engine, spec.scoring, spec.decoding, others=engines[1:])
     prompts = [item.question for item in task.test] if inputs is None else task.prompts(inputs)
     made, answered, failed = _answers(made, prompts, asking, report)
     report("checking the columns")

@@ -21,6 +21,7 @@ from nbtune.inference.progress import counted
 
 if TYPE_CHECKING:
     from nbtune.approaches.base import Answers, Approach, Asking, Setting
+    from nbtune.metrics.scores import Metric
     from nbtune.task import Example, Task
 
 __all__ = ["Learning", "learning_curve", "nested", "refuse_sizes"]
@@ -122,7 +123,8 @@ def learning_curve(
         f"learning curve: the rows of each size are among those of the next, drawn evenly over labels; the {len(task.dev)} dev rows are "
         f"the same for all; the last points, of {len(task.train)} rows, are the grid's own columns"
     )
-    return Learning(records, curve_verdict(records, _pairs(points, binary=task.metric.binary), task.metric), (note,), tuple(warnings))
+    pairs = _pairs(points, task.metric, expected)
+    return Learning(records, curve_verdict(records, pairs, task.metric), (note,), tuple(warnings))
 
 
 def learns(entry: Any) -> bool:
@@ -146,7 +148,12 @@ def _at(entry: Any, task: Task, part: Task, report: Report) -> Any:
     from nbtune.approaches.tuned import run_named
 
     name, options = wanted(entry)
+    if name == "few-shot" and options.select == "fixed":
+        message = f"its examples, rows {', '.join(map(str, options.rows))}, are numbered in all training rows, and are others in fewer"
+        raise SpecError(message, hint="use select: balanced")
     if name == "run":
+        if options.prompt is not None:
+            _at(options.prompt, task, part, report)
         if options.step is not None:
             message = f"run {run_named(options).name} is asked as it was after step {options.step}, which fewer rows reach elsewhere"
             raise RunError(message, hint="compare the run as it ended")
@@ -184,7 +191,7 @@ def _record(point: _Point) -> dict[str, Any]:
     }
 
 
-def _pairs(points: Sequence[_Point], *, binary: bool) -> list[dict[str, Any]]:
+def _pairs(points: Sequence[_Point], metric: Metric, expected: Sequence[str]) -> list[dict[str, Any]]:
     """Tuned against prompting at each size, and each column against itself with the size before."""
     sizes = sorted({point.size for point in points} - {ONCE})
     wanted_pairs = [
@@ -199,6 +206,6 @@ def _pairs(points: Sequence[_Point], *, binary: bool) -> list[dict[str, Any]]:
     before = {point.label: point for point in points if len(sizes) > 1 and point.size == sizes[-2]}
     wanted_pairs += [(point, before[label]) for label, point in last.items() if label in before]
     return [
-        {"a": a.label, "a_rows": a.size, "b": b.label, "b_rows": b.size, **paired(a.column, b.column, binary=binary)}
+        {"a": a.label, "a_rows": a.size, "b": b.label, "b_rows": b.size, **paired(a.column, b.column, metric, expected)}
         for a, b in wanted_pairs
     ]

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from nbtune.compare.verdict import break_even_rows
-from nbtune.metrics.statistics import (
-    adjusted,
-    detectable,
-    paired_difference,
-    paired_p_value,
-    repeated_interval,
-    score_interval,
-)
+from nbtune.metrics.statistics import adjusted, contrast_of_rows, contrast_of_whole, repeated_interval, score_interval
 
 if TYPE_CHECKING:
     from nbtune.approaches.base import Answers, Approach
@@ -49,6 +42,11 @@ class Column:
     values: list[float]
     spread: float | None
 
+    @property
+    def said(self) -> Sequence[Sequence[str]]:
+        """What it answered, each time that it was asked."""
+        return self.answers.repeats or (self.answers.outputs,)
+
     @classmethod
     def of(cls, metric: Metric, approach: Approach, answers: Answers, expected: Sequence[str]) -> Column:
         """Scored."""
@@ -67,7 +65,7 @@ def score_columns(task: Task, made: Sequence[Approach], answered: Sequence[Answe
     expected = [item.expected for item in task.test]
     metric = task.metric
     columns = [Column.of(metric, approach, answers, expected) for approach, answers in zip(made, answered, strict=True)]
-    pairs = _pairs(columns, binary=metric.binary)
+    pairs = _pairs(columns, metric, expected)
     rows = [
         {
             "approach": column.approach.label,
@@ -105,24 +103,24 @@ def _by_label(task: Task, answers: Answers, row: int) -> dict[str, float] | None
     return None if answers.label_scores is None else dict(zip(task.labels, answers.label_scores[row], strict=True))
 
 
-def _pairs(columns: Sequence[Column], *, binary: bool) -> Records:
-    """Each two columns: the difference of their rows' scores with its interval, its p-value, and that adjusted over all pairs."""
+def _pairs(columns: Sequence[Column], metric: Metric, expected: Sequence[str]) -> Records:
+    """Each two columns: the difference of their scores with its interval, its p-value, and that adjusted over all pairs."""
     found: list[dict[str, Any]] = [
-        {"a": a.approach.label, "b": b.approach.label, **paired(a, b, binary=binary)} for a, b in combinations(columns, 2)
+        {"a": a.approach.label, "b": b.approach.label, **paired(a, b, metric, expected)} for a, b in combinations(columns, 2)
     ]
     holm = adjusted([pair["p_value"] for pair in found])
     return tuple({**pair, "p_adjusted": value} for pair, value in zip(found, holm, strict=True))
 
 
-def paired(a: Column, b: Column, *, binary: bool) -> dict[str, float]:
-    """What tells one column's rows from another's: difference (a - b) with its interval, p_value, detectable."""
-    gap = paired_difference(a.values, b.values)
-    p_value = paired_p_value(a.values, b.values, binary=binary and a.spread is None and b.spread is None)
-    return {"difference": gap.mean, "low": gap.low, "high": gap.high, "p_value": p_value, "detectable": detectable(a.values, b.values)}
+def paired(a: Column, b: Column, metric: Metric, expected: Sequence[str]) -> dict[str, float]:
+    """What tells one column from another: the difference of their scores (a - b) with its interval, p_value, detectable."""
+    if metric.whole is not None:
+        return asdict(contrast_of_whole(metric, a.said, b.said, expected))
+    return asdict(contrast_of_rows(a.values, b.values, binary=metric.binary and a.spread is None and b.spread is None))
 
 
 def _against_best_other(column: Column, columns: Sequence[Column], pairs: Records, sign: int) -> dict[str, Any]:
-    """The paired test against the best of the others, and the difference of the row scores with its 95 % interval."""
+    """The paired test against the best of the others, and the difference of the scores with its 95 % interval."""
     others = [other for other in columns if other is not column]
     names = ("versus", "difference", "difference_low", "difference_high", "p_value", "p_adjusted")
     if not others:

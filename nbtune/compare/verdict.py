@@ -84,7 +84,7 @@ class _Grid:
     def pair(self, a: Row, b: Row) -> dict[str, Any]:
         """Of a against b, so that more is better for a."""
         found = next(each for each in self._pairs if {each["a"], each["b"]} == {a["approach"], b["approach"]})
-        return _turned(found, self._metric.row_sign * (1 if found["a"] == a["approach"] else -1))
+        return _turned(found, self._metric.sign * (1 if found["a"] == a["approach"] else -1))
 
     def _figures(self, a: Row, b: Row, claim: Claim | None = None) -> str:
         """The two scores, the interval of their difference, and the p-value: that of a claim, or of the two alone."""
@@ -198,7 +198,7 @@ class _Curve:
     def _pair(self, a: Row, b: Row) -> dict[str, Any]:
         """Of a against b, so that more is better for a."""
         straight = self._pairs.get(self._key(a, b))
-        return _turned(straight or self._pairs[self._key(b, a)], self._metric.row_sign * (1 if straight else -1))
+        return _turned(straight or self._pairs[self._key(b, a)], self._metric.sign * (1 if straight else -1))
 
     @staticmethod
     def _key(a: Row, b: Row) -> tuple[str, int, str, int]:

@@ -188,7 +188,7 @@ class Labelled(Encoded):
     others. Of a pair, `spans` are the places of its two texts' tokens: [first, behind the last] of each.
     """
 
-    label: int | float | tuple[int, ...]
+    label: int | float | tuple[float, ...]
     pooling: Pooling
     weight: float = 1.0
     spans: Spans | None = None
@@ -304,13 +304,13 @@ class Reading:
         """An answer that it can give, for a text of which none is known."""
         return {"class": self.labels[0], "labels": written(()), "number": "0"}[self.of]
 
-    def target(self, answer: str) -> int | float | tuple[int, ...] | None:
+    def target(self, answer: str) -> int | float | tuple[float, ...] | None:
         """What the head is to say where that is the answer; None: it cannot."""
         if self.of == "class":
             return self.labels.index(answer) if answer in self.labels else None
         if self.of == "labels":
             named = set(labels_in(answer))
-            return tuple(int(label in named) for label in self.labels) if named <= set(self.labels) else None
+            return tuple(float(label in named) for label in self.labels) if named <= set(self.labels) else None
         value = number_of(answer)
         return None if value is None else (value - self.centre) / self.spread
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,12 @@ class Encoder:
     def prompt_ids(self, prompt: str) -> list[int]:
         """Token ids of a prompt, with the tokenizer's BOS where it has one, and never an EOS but for an encoder."""
         return [*self.first_of(prompt), *self._ids(self.prompt_text(prompt), special=not self.chat)]
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end an answer: the end of sequence, and those that begin a new line."""
+        end = self.tokenizer.eos_token_id
+        return tuple(sorted({*_line_breaks(self.tokenizer), *((end,) if isinstance(end, int) else ())}))
 
     def first_of(self, prompt: str) -> tuple[int, ...]:
         """The ids that stand before this prompt."""
@@ -319,6 +325,14 @@ def encode_rows(encoder: Encoder, examples: Sequence[Any], *, max_length: int) -
         cut += len(row.ids) == max_length and len(encoder.prompt_ids(item.prompt)) > row.start
         rows.append(row)
     return rows, cut
+
+
+@lru_cache(maxsize=4)
+def _line_breaks(tokenizer: Any) -> tuple[int, ...]:
+    """The tokens whose text begins with a line break, the special ones left out."""
+    special = set(tokenizer.all_special_ids)
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    return tuple(token for token, text in enumerate(texts) if text[:1] in ("\n", "\r") and token not in special)
 
 
 def encode_dev(encoder: Encoder, examples: Sequence[Any], *, max_length: int) -> tuple[Encoded, ...]:

@@ -11,13 +11,26 @@ from nbtune.errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["GENERAL", "pieces_of", "read_retained", "rehearsed"]
+    from nbtune.spec import FinetuneSpec
+
+__all__ = ["GENERAL", "pieces_of", "read_retained", "rehearsed", "rehearsed_rows", "rehearsed_width"]
 
 GENERAL: Final = "general"
 _WIDTH: Final = 256
 _MOST: Final = 4096
 """Tokens in all: enough to tell a hundredth of a nat, and a second or two on a CPU."""
 _LEAST: Final = 16
+_REHEARSED_WIDTH: Final = 128
+
+
+def rehearsed_rows(spec: FinetuneSpec) -> int:
+    """How many pieces are rehearsed in an optimizer step: to the task's rows as many as `replay` says, to watch them a tenth."""
+    return max(1, round((spec.replay or 0.1) * spec.step_rows))
+
+
+def rehearsed_width(spec: FinetuneSpec, num_first: int) -> int:
+    """Most tokens of such a piece behind `num_first` ids of a soft prompt."""
+    return min(_REHEARSED_WIDTH, spec.max_length - num_first)
 
 
 def read_retained(name: str) -> str:

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from nbtune.estimate.lengths import Load, encoded, load_of
+from nbtune.estimate.lengths import Load, encoded, guard_of, load_of
 from nbtune.estimate.quantized import quantized_layers
 from nbtune.estimate.step import LARGE, Micro, Shape, micro_step
 from nbtune.estimate.throughput import throughput
 from nbtune.estimate.trace import Work
-from nbtune.methods import Facts, attach, first_ids, get, settled
+from nbtune.methods import Facts, attach, first_ids, get, remembered, settled
 from nbtune.models.base import MOST_COPIED, Base
 from nbtune.models.families import can_pack
 from nbtune.models.frozen import has_dropout
+from nbtune.models.loading import stored_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -115,25 +116,30 @@ def estimate_spec(method: str, spec: FinetuneSpec, source: Source, rows: Sequenc
     shared = spec.neftune_noise_alpha is None and not counts.drops
     load = load_of(spec, source.config, rows, can_pack=counts.packs, shared=shared)
     micro = _micro(method, spec, source, load.largest, dtype, device, base)
+    guard = guard_of(spec, len(first_ids(get(method), spec, source.config)), can_pack=counts.packs)
+    beside = None if guard is None else _micro(method, spec, source, guard[0], dtype, device, None, after_others=True)
+    each = [micro] if beside is None else [micro, beside]
     stored = _STORED.get(spec.quantization or "", dtype.itemsize)
     weights = counts.quantized * stored + (counts.total - counts.trained - counts.quantized) * dtype.itemsize + counts.trained * 4
-    always = weights + counts.trained * _MOMENTS[spec.optim]
+    remembers = _MOMENTS[spec.optim] + remembered(get(method))
+    always = weights + counts.trained * remembers
     updating = 4 * (counts.trained + _UPDATE_COPIES.get(spec.optim, 0) * counts.largest)
     copied = 0
     if device.type == "cpu":
-        step = max(micro.big, updating - micro.gradients) + _heap_bytes(micro, accumulating=spec.gradient_accumulation_steps > 1)
-        copied = _snapshot_bytes(spec, counts)
+        step = max(max(one.big, updating - one.gradients) + _heap_bytes(one) for one in each)
+        copied = _snapshot_bytes(counts.trained * (4 + remembers))
         peak = always + step + copied + _mapped_bytes(method, spec, source, counts, dtype)
         peak = max(peak, _loading_bytes(source, counts, dtype, spec.quantization))
     else:
-        step = max(micro.peak, updating)
+        step = max(updating, *(one.peak for one in each))
         peak = always + step
+    added = Work() if guard is None or beside is None else beside.work * (guard[1] * load.steps)
     return Estimate(
         counts.trained,
         counts.total,
         int(peak),
         int(weights),
-        _seconds(load, micro, counts, dtype, device) if load.steps else None,
+        _seconds(load, micro, added, counts, dtype, device) if load.steps else None,
         load.steps,
         activation_bytes=max(0, int(step) - 4 * counts.trained),
         checkpoint_bytes=copied,
@@ -142,7 +148,7 @@ def estimate_spec(method: str, spec: FinetuneSpec, source: Source, rows: Sequenc
     )
 
 
-def _heap_bytes(micro: Micro, *, accumulating: bool) -> float:
+def _heap_bytes(micro: Micro) -> float:
     """Resident memory for what is alive at once in small storages: the heap keeps holes between those of different length and age.
 
     Gradients are alike from step to step and leave none. Two constants, fitted on a 135 M model under glibc, on two threads. With an
@@ -150,13 +156,12 @@ def _heap_bytes(micro: Micro, *, accumulating: bool) -> float:
     gradients fit where the 16-bit copies of their weights lay, which the backward frees: a first micro-batch's come on top of them.
     """
     holes = _HOLES_SHARE * max(0, micro.small - micro.gradients)
-    beside = 0 if accumulating else micro.kept + micro.gradients
+    beside = 0 if micro.accumulating else micro.kept + micro.gradients
     return max(micro.small + holes, beside) + min(_HOLES_LEAST, 4 * micro.small)
 
 
-def _snapshot_bytes(spec: FinetuneSpec, counts: _Counts) -> int:
+def _snapshot_bytes(copied: int) -> int:
     """The copy that a checkpoint is written from while training goes on."""
-    copied = counts.trained * (4 + _MOMENTS[spec.optim])
     return copied if copied <= MOST_COPIED else 0
 
 
@@ -165,8 +170,7 @@ def _mapped_bytes(method: str, spec: FinetuneSpec, source: Source, counts: _Coun
 
     That is so where the file's dtype is the base's, nothing is quantized, and some weights are used as they lie there.
     """
-    stored = getattr(source.config, "dtype", None)
-    if source.bound is not None or spec.quantization or stored not in (dtype, str(dtype).removeprefix("torch.")):
+    if source.bound is not None or spec.quantization or stored_dtype(source.config) != dtype:
         return 0
     copied = get(method).name == "head" and getattr(source.config, "tie_word_embeddings", False)
     replaced = get(method).writes_base and not copied and counts.trained < counts.total
@@ -179,11 +183,8 @@ def _loading_bytes(source: Source, counts: _Counts, dtype: torch.dtype, quantiza
     Then the file and the weights are both there. Quantizing makes copies of what it has read (float32 for 4 bits, float16 for 8), and
     the heap mostly keeps those that are not large until all is read.
     """
-    import torch
-
-    stored = getattr(source.config, "dtype", None)
-    stored = getattr(torch, stored, None) if isinstance(stored, str) else stored
-    if not isinstance(stored, torch.dtype) or source.bound is not None:
+    stored = stored_dtype(source.config)
+    if stored is None or source.bound is not None:
         return 0
     if quantization is not None:
         return int(counts.total * stored.itemsize + counts.quantized * _STORED[quantization] + counts.heaped * _COPIES[quantization])
@@ -233,9 +234,18 @@ def _counts(method: str, spec: FinetuneSpec, source: Source) -> tuple[Base | Non
 
 
 def _micro(  # noqa: PLR0917  all of them decide
-    method: str, spec: FinetuneSpec, source: Source, shape: Shape, dtype: torch.dtype, device: torch.device, base: Base | None
+    method: str,
+    spec: FinetuneSpec,
+    source: Source,
+    shape: Shape,
+    dtype: torch.dtype,
+    device: torch.device,
+    base: Base | None,
+    *,
+    after_others: bool = False,
 ) -> Micro:
-    checkpointing, accumulating = spec.gradient_checkpointing is True, spec.gradient_accumulation_steps > 1
+    """Of `shape`; `base` is taken apart for it (None: another is made). `after_others`: it is never a step's first micro-batch."""
+    checkpointing, accumulating = spec.gradient_checkpointing is True, after_others or spec.gradient_accumulation_steps > 1
     key = _key(method, spec, source, shape, dtype, device, spec.quantization, checkpointing, accumulating)
     if key in _known:
         return cast("Micro", _known[key])
@@ -251,13 +261,17 @@ def _micro(  # noqa: PLR0917  all of them decide
             accumulating=accumulating,
         )
     except Exception:  # noqa: BLE001  any model's own code has run, and an estimate must not stop what may well train
-        found = _rough(source.config, shape, _counts(method, spec, source)[1], dtype, checkpointing=checkpointing)
+        found = _rough(
+            source.config, shape, _counts(method, spec, source)[1], dtype, checkpointing=checkpointing, accumulating=accumulating
+        )
     if source.bound is None:
         _known[key] = found
     return found
 
 
-def _rough(config: PretrainedConfig, shape: Shape, counts: _Counts, dtype: torch.dtype, *, checkpointing: bool) -> Micro:
+def _rough(
+    config: PretrainedConfig, shape: Shape, counts: _Counts, dtype: torch.dtype, *, checkpointing: bool, accumulating: bool
+) -> Micro:
     """For a model whose code does not run without numbers: gradients, logits, and 34 values of the hidden size a token and block.
 
     The 34 leave out the square of the length, which sdpa does not keep (Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198,
@@ -268,11 +282,12 @@ def _rough(config: PretrainedConfig, shape: Shape, counts: _Counts, dtype: torch
     values = tokens * int(text.hidden_size) * int(text.num_hidden_layers) * (2 if checkpointing else 34)
     logits = shape.trained * int(text.vocab_size) * 12
     kept = counts.trained * 4 + values * dtype.itemsize
-    return Micro(kept + logits, kept, logits, counts.trained * 4, values * dtype.itemsize, Work(flops=6.0 * counts.total * tokens))
+    work = Work(flops=6.0 * counts.total * tokens)
+    return Micro(kept + logits, kept, logits, counts.trained * 4, values * dtype.itemsize, work, accumulating)
 
 
-def _seconds(load: Load, micro: Micro, counts: _Counts, dtype: torch.dtype, device: torch.device) -> float:
-    """An epoch's micro-batches and updates; AdamW reads and writes weight, gradient and two moments."""
+def _seconds(load: Load, micro: Micro, added: Work, counts: _Counts, dtype: torch.dtype, device: torch.device) -> float:  # noqa: PLR0917
+    """An epoch's micro-batches, what is added to them, and updates; AdamW reads and writes weight, gradient and two moments."""
     speed = throughput(device, dtype)
     sized = Work(micro.work.flops * load.worth, micro.work.moved * load.worth, micro.work.calls * load.micro_batches)
-    return speed.seconds(sized + Work(moved=28.0 * counts.trained * load.steps))
+    return speed.seconds(sized + added + Work(moved=28.0 * counts.trained * load.steps))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from nbtune.data.batches import alike, micro_batches, rows_of_step
 from nbtune.data.encoded import Answered
+from nbtune.data.retained import rehearsed_rows, rehearsed_width
 from nbtune.estimate.step import Shape
 from nbtune.models.families import context_of, is_seq2seq
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from nbtune.spec import FinetuneSpec
     from nbtune.task import Task
 
-__all__ = ["Load", "encoded", "load_of", "most_tokens"]
+__all__ = ["Load", "encoded", "guard_of", "load_of", "most_tokens"]
 
 _STEPS_LOOKED_AT: Final = 50
 
@@ -81,6 +82,16 @@ def load_of(spec: FinetuneSpec, config: PretrainedConfig, rows: Sequence[Encoded
     scale = steps / len(looked_at)
     worth = scale * sum(shape.rows * shape.width for shape in shapes) / width
     return Load(largest, round(scale * len(shapes)), steps, worth)
+
+
+def guard_of(spec: FinetuneSpec, num_first: int, *, can_pack: bool) -> tuple[Shape, int] | None:
+    """What `replay` and `kl_to_base` add to each optimizer step: a micro-batch of pieces of text, and how many of them; None: nothing."""
+    if not spec.replay and not spec.kl_to_base:
+        return None
+    pieces, width = rehearsed_rows(spec), rehearsed_width(spec, num_first)
+    at_once = min(pieces, spec.per_device_train_batch_size)
+    shape = Shape((num_first + width,) * at_once, width * at_once, can_pack, held=bool(spec.kl_to_base))
+    return shape, math.ceil(pieces / at_once)
 
 
 def _shape(rows: Sequence[Encoded], packed: bool, shared: bool) -> Shape:

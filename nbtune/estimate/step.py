@@ -34,6 +34,7 @@ class Shape:
 
     Where an encoder reads the prompts, `lengths` are theirs, and a decoder's rows are of `written` tokens.
     Packed, each row begins with as many tokens of the row before as `begins` says, which are there once; (): with none.
+    Where it is `held` to what the base expects, that is there as well: log-probabilities beside the logits.
     """
 
     lengths: tuple[int, ...]
@@ -41,6 +42,7 @@ class Shape:
     packed: bool
     begins: tuple[int, ...] = ()
     written: int = 0
+    held: bool = False
 
     @property
     def rows(self) -> int:
@@ -57,7 +59,8 @@ class Shape:
 class Micro:
     """Bytes above the weights at the highest point (gradients included) in all storages and by size, and the work of a micro-step.
 
-    Of what is in small storages, `gradients` are those, and `kept` is the most at once before the backward.
+    Of what is in small storages, `gradients` are those, and `kept` is the most at once before the backward. `accumulating`: the gradients
+    of an earlier micro-step were there already.
     """
 
     peak: int
@@ -66,6 +69,7 @@ class Micro:
     gradients: int
     kept: int
     work: Work
+    accumulating: bool
 
 
 def micro_step(
@@ -97,6 +101,7 @@ def micro_step(
     more, frozen = _shorten(base)
     with tracing(LARGE) as ledger:
         _to_fake(base.model, dtype, device, quantization)
+        base.dtype = dtype
         pools = (ledger.every, ledger.small, ledger.big)
         own = [pool.live for pool in pools]
         last = {id(parameter) for parameter in list(blocks(base.model))[-1].parameters()}
@@ -110,7 +115,8 @@ def micro_step(
                     own = [below - more * (pool.live - was) for below, pool, was in zip(own, pools, before, strict=True)]
         _run(base, adapter, shape, ledger, checkpointing=checkpointing)
         peaks = [_peak(pool, below, more) for pool, below in zip(pools, own, strict=True)]
-        return Micro(peaks[0], peaks[1], peaks[2], sum(sizes), _forward(ledger.small, more) - own[1], _work(ledger, more, frozen))
+        kept = _forward(ledger.small, more) - own[1]
+        return Micro(peaks[0], peaks[1], peaks[2], sum(sizes), kept, _work(ledger, more, frozen), accumulating)
 
 
 def _run(base: Base, adapter: str, shape: Shape, ledger: Ledger, *, checkpointing: bool) -> None:
@@ -125,6 +131,9 @@ def _run(base: Base, adapter: str, shape: Shape, ledger: Ledger, *, checkpointin
         hook = head(base.model).register_forward_pre_hook(lambda _, args: (args[0][row, place], *args[1:]), prepend=True)
         logits = model(input_ids=batch.input_ids, **attending(base.model, batch)).logits
         loss = functional.cross_entropy(logits.float(), target, reduction="sum")
+        if shape.held:
+            logits = logits.float()
+            loss = loss + functional.kl_div(logits.log_softmax(-1), torch.zeros_like(logits), log_target=True, reduction="sum")
         del logits
         ledger.enter("head")
         loss.backward()

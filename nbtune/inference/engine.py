@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from nbtune.inference.generating import Decoding, generate_chunk
 from nbtune.inference.prefix import Prefix, shared_prefix
 from nbtune.inference.progress import Progress, silent
-from nbtune.inference.scoring import Question, chunks_of, score_chunk
+from nbtune.inference.scoring import Question, begins_another, chunks_of, score_chunk
 
 if TYPE_CHECKING:
     import torch
@@ -39,16 +39,10 @@ class Engine:
     def score(self, prompts: Sequence[str], answers: Sequence[str], *, progress: Progress = silent) -> list[list[tuple[float, int]]]:
         """Log p(answer | prompt) of each answer after each prompt: (summed over its tokens in nats, number of tokens).
 
-        The answer's own tokens count, an end of sequence does not.
+        The answer's own tokens count. Its end (an end of sequence, or a line break) counts where one of the answers begins another: else
+        the longer of the two, "10" beside "1", could never be the likelier.
         """
-        questions = [
-            Question(
-                tuple(self.encoder.prompt_ids(prompt)),
-                tuple(tuple(self.encoder.answer_ids(prompt, answer)) for answer in answers),
-                self.encoder.opening,
-            )
-            for prompt in prompts
-        ]
+        questions = [self._question(prompt, answers) for prompt in prompts]
         prefix = self._prefix([question.prompt for question in questions])
         scores: list[list[tuple[float, int]]] = [[] for _ in questions]
         done = 0
@@ -59,6 +53,11 @@ class Engine:
             done += len(chunk)
             progress(done, len(questions))
         return scores
+
+    def _question(self, prompt: str, answers: Sequence[str]) -> Question:
+        asked = tuple(self.encoder.prompt_ids(prompt))
+        ids = tuple(tuple(self.encoder.answer_ids(prompt, answer)) for answer in answers)
+        return Question(asked, ids, self.encoder.opening, self.encoder.ends if begins_another(ids) else ())
 
     def generate(self, prompts: Sequence[str], decoding: Decoding, *, batch_size: int = 8, progress: Progress = silent) -> list[str]:
         """The greedy continuation of each prompt, up to an end of sequence, a stop text, or `max_new_tokens`."""

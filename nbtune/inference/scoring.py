@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from nbtune.inference.prefix import Prefix
     from nbtune.models.base import Base
 
-__all__ = ["Question", "chunks_of", "score_chunk"]
+__all__ = ["Question", "begins_another", "chunks_of", "score_chunk"]
 
+Step = int | tuple[int, ...]
+"""What is predicted: a token, or any of several."""
 CHUNK_TOKENS: Final = 640
 """Tokens of one forward; more would spend their time on masked attention."""
 
@@ -29,16 +31,28 @@ CHUNK_TOKENS: Final = 640
 class Question:
     """A prompt and the answers to score after it, as token ids; no answer is empty.
 
-    With an `opening` an encoder reads the prompt, and a decoder begins each answer with that.
+    With an `opening` an encoder reads the prompt, and a decoder begins each answer with that. With `ends` an answer's score has its end in
+    it, as one more token: that one of these follows.
     """
 
     prompt: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
     opening: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
+
+    def read(self, answer: Sequence[int]) -> Sequence[int]:
+        """The tokens of an answer that the model reads: not the last, which is predicted, unless what follows it counts."""
+        return answer if self.ends else answer[:-1]
 
     def cost(self, prefix: int) -> int:
-        """Tokens that go through the model; an answer's last token is predicted, never read."""
-        return len(self.prompt) - prefix + sum(len(answer) - 1 for answer in self.answers)
+        """Tokens that go through the model."""
+        return len(self.prompt) - prefix + sum(len(self.read(answer)) for answer in self.answers)
+
+
+def begins_another(answers: Sequence[Sequence[int]]) -> bool:
+    """Whether an answer is the beginning of another one, which could then never be the likelier: its own tokens are more of the same."""
+    whole = {tuple(answer) for answer in answers}
+    return any(tuple(answer[:count]) in whole for answer in answers for count in range(1, len(answer)))
 
 
 def chunks_of(questions: Sequence[Question], prefix: int) -> Iterator[list[int]]:
@@ -65,7 +79,11 @@ def _as_tree(base: Base, questions: Sequence[Question], prefix: Prefix) -> list[
     import torch
 
     tree = _Tree(prefix.length)
-    owners = [[tree.add(answer, root) for answer in question.answers] for question in questions for root in [tree.root(question.prompt)]]
+    owners = [
+        [tree.add(answer, root, question.ends) for answer in question.answers]
+        for question in questions
+        for root in [tree.root(question.prompt)]
+    ]
     device = base.device
     at = torch.tensor(tree.reads).nonzero()[:, 0]
     with readout(base.model, at, exact=True):
@@ -81,8 +99,10 @@ def _as_tree(base: Base, questions: Sequence[Question], prefix: Prefix) -> list[
     return [[_sum(logp, [(place[at], token) for at, token in branch]) for branch in branches] for branches in owners]
 
 
-def _sum(logp: torch.Tensor, steps: Sequence[tuple[int, int]]) -> tuple[float, int]:
-    return float(sum(logp[row, token].double() for row, token in steps)), len(steps)
+def _sum(logp: torch.Tensor, steps: Sequence[tuple[int, Step]]) -> tuple[float, int]:
+    """Summed log-probability of the steps; of one that is any of several tokens that of all of them together."""
+    each = (logp[row, token] if isinstance(token, int) else logp[row, list(token)].logsumexp(-1) for row, token in steps)
+    return float(sum(value.double() for value in each)), len(steps)
 
 
 class _Tree:
@@ -104,15 +124,14 @@ class _Tree:
         self.reads[-1] = True
         return range(start, len(self.ids))
 
-    def add(self, answer: Sequence[int], root: range) -> list[tuple[int, int]]:
-        """Adds an answer as a branch of `root`; [(place whose logits predict it, token)]."""
+    def add(self, answer: Sequence[int], root: range, ends: tuple[int, ...] = ()) -> list[tuple[int, Step]]:
+        """Adds an answer as a branch of `root`; [(place whose logits predict it, token)], and last that one of `ends` follows."""
         start = len(self.ids)
-        steps = [(root[-1], answer[0])]
-        for offset, token in enumerate(answer[:-1]):
+        wanted: list[Step] = [*answer, ends] if ends else [*answer]
+        for offset, token in enumerate(answer[: len(wanted) - 1]):
             self._add(token, self.prefix + len(root) + offset, (root, range(start, start + offset + 1)))
             self.reads[-1] = True
-            steps.append((start + offset, answer[offset + 1]))
-        return steps
+        return list(zip((root[-1], *range(start, len(self.ids))), wanted, strict=True))
 
     def mask(self) -> torch.Tensor:
         """Bool [tokens, prefix + tokens], True where a token may attend."""
@@ -139,7 +158,7 @@ def _one_by_one(base: Base, questions: Sequence[Question]) -> list[list[tuple[fl
     results: list[list[tuple[float, int]]] = []
     for question in questions:
         before = question.opening or question.prompt
-        rows = [(*before, *answer[:-1]) for answer in question.answers]
+        rows = [(*before, *question.read(answer)) for answer in question.answers]
         width = max(len(row) for row in rows)
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -157,8 +176,9 @@ def _one_by_one(base: Base, questions: Sequence[Question]) -> list[list[tuple[fl
         start = 0
         scores = []
         for answer in question.answers:
-            scores.append(_sum(logp, [(start + offset, token) for offset, token in enumerate(answer)]))
-            start += len(answer)
+            wanted: list[Step] = [*answer, question.ends] if question.ends else [*answer]
+            scores.append(_sum(logp, [(start + offset, token) for offset, token in enumerate(wanted)]))
+            start += len(wanted)
         results.append(scores)
     return results
 

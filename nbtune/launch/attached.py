@@ -94,6 +94,7 @@ def _fitted_engine(folder: RunFolder, task: Task, spec: Any) -> Engine:
     classical = Classical.open(last_checkpoint(folder))
     source, held = source_of_run(folder)
     base = shared_base(source, **held)
+    refuse_other_base(folder, base)
     return FeaturesEngine(base, encoder_for(task, spec, base.tokenizer, base.config), classical=classical)
 
 
@@ -169,7 +170,7 @@ def _save_merged(folder: RunFolder, part: Path) -> None:
     dtype = base.dtype
     task = _task(folder)
     prompts = [item.prompt for item in (*task.test, *task.train)[:_ASKED]]
-    wanted = _log_probabilities(base, folder.id, prompts)
+    wanted = _outputs(base, folder.id, prompts)
     model: Any = base.peft.merge_and_unload() if base.peft is not None else base.model
     tied = getattr(base.config, "tie_word_embeddings", False)  # else a matrix that stands in several places is read for each of them
     apart = {} if tied else {"state_dict": {key: value.clone() for key, value in model.to(dtype).state_dict().items()}}
@@ -180,15 +181,33 @@ def _save_merged(folder: RunFolder, part: Path) -> None:
         opened = class_for(source).from_pretrained(part, dtype=dtype, use_safetensors=True)
     answer_alike(opened)
     base.model, base.peft, base.kind = opened.to(base.device).eval(), None, None
-    said = _log_probabilities(base, None, prompts)
-    away = float((wanted.exp() * (wanted - said)).sum(-1).mean())
+    away = _away(wanted, _outputs(base, None, prompts), task.kind if base.labels else "")
     if not away <= MOST_AWAY:
         message = f"merged, the model says something else: its predictions are {away:.2g} nats away (Kullback-Leibler) from the run's"
         raise RunError(message, hint="save it without merge, or train on a float32 base: dtype float32")
 
 
-def _log_probabilities(base: Base, adapter: str | None, prompts: Sequence[str]) -> torch.Tensor:
-    """Log-probabilities after the last token of each prompt [prompts, any]."""
+def _away(wanted: torch.Tensor, said: torch.Tensor, kind: str) -> float:
+    """Mean Kullback-Leibler divergence, in nats, of what outputs [prompts, any] mean under a head of that kind ("": the next token).
+
+    Of classes and tokens that of their distribution, of several labels the sum over these, of a number (in standard deviations of the
+    training answers) that of normal distributions around the two.
+    """
+    from torch.nn import functional
+
+    if kind == "regression":
+        nats = (wanted - said).square() / 2
+    elif kind == "multi-label":
+        p = wanted.sigmoid()
+        yes, no = (functional.logsigmoid(sign * wanted) - functional.logsigmoid(sign * said) for sign in (1, -1))
+        nats = p * yes + (1 - p) * no
+    else:
+        nats = functional.kl_div(said.log_softmax(-1), wanted.log_softmax(-1), log_target=True, reduction="none")
+    return float(nats.sum(-1).mean())
+
+
+def _outputs(base: Base, adapter: str | None, prompts: Sequence[str]) -> torch.Tensor:
+    """What the model gives at the last token of each prompt [prompts, any], float32."""
     import torch
 
     from nbtune.models.families import context_of, one_text
@@ -198,7 +217,7 @@ def _log_probabilities(base: Base, adapter: str | None, prompts: Sequence[str]) 
     for prompt in prompts:
         ids = torch.tensor([base.tokenizer(prompt)["input_ids"][-most:]], device=base.device)
         with base.lease(adapter if adapter is not None and base.has_adapter(adapter) else None) as model:
-            found.append(model(**one_text(base.model, ids)).logits[0, -1].float().log_softmax(-1).cpu())
+            found.append(model(**one_text(base.model, ids)).logits[0, -1].float().cpu())
     return torch.stack(found)
 
 
@@ -228,8 +247,7 @@ def _restored(folder: RunFolder, *, shared: bool = False, quantized: bool = True
     if not quantized:
         held["quantization"] = None
     base = shared_base(source, kind=method.kind, **held) if shared and not method.writes_base else own_base(source, **held)
-    if quantized:
-        refuse_other_base(folder, base)
+    refuse_other_base(folder, base)
     return base, _put_on(folder, base)
 
 
@@ -260,7 +278,10 @@ def source_of_run(folder: RunFolder) -> tuple[Source, dict[str, Any]]:
 
     _, spec = method_of(folder)
     source = source_for(spec.objective, spec.model, _task(folder) if spec.objective != "sft" else None)
-    return source, {"dtype": spec.dtype, "quantization": spec.quantization, "device": spec.device}
+    dtype = spec.dtype
+    if folder.spec.get("bound") and dtype is None:  # as the object was held, so that its weights can be told from those of its name
+        dtype = str(_environment(folder).get("dtype") or "").removeprefix("torch.") or None
+    return source, {"dtype": dtype, "quantization": spec.quantization, "device": spec.device}
 
 
 def _task(folder: RunFolder) -> Task:
@@ -277,14 +298,19 @@ def refuse_other_base(folder: RunFolder, base: Base) -> None:
     """
     from nbtune.models.fingerprint import fingerprint
 
-    try:
-        kept = json.loads((folder.path / "environment.json").read_text())
-    except (OSError, ValueError):
-        return  # it never came so far, or was cut short
+    kept = _environment(folder)
     same = kept.get("dtype") == str(base.dtype) and kept.get("quantization") == base.quantization
     if same and "base" in kept and kept["base"] != fingerprint(base):
         message = f"{base.name!r} is not the model that run {folder.name} was trained on: its weights are others"
         raise RunError(message, hint="put the model back that was there, or train anew on this one")
+
+
+def _environment(folder: RunFolder) -> dict[str, Any]:
+    """What the run was trained in; nothing where it never came so far, or was cut short."""
+    try:
+        return dict(json.loads((folder.path / "environment.json").read_text()))
+    except (OSError, ValueError):
+        return {}
 
 
 def method_of(folder: RunFolder) -> tuple[Method, Any]:

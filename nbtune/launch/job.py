@@ -67,6 +67,7 @@ def run_job(job: Job) -> None:
     except BaseException as error:  # noqa: BLE001  it is handed to whoever waits for the run
         live.error = _as_ours(error)
         _tell_failure(job, error)
+        traceback.clear_frames(error.__traceback__)  # which hold the model and the optimizer for as long as the error is kept
         if not began and not live.keeps and isinstance(live.error, NbtuneError):
             live.folder.discard()
     finally:
@@ -77,12 +78,14 @@ def run_job(job: Job) -> None:
 def _trained(job: Job) -> Iterator[Event]:
     """All events of the run. Where its gradient stops being finite it goes back and on with a lower learning rate, a few times."""
     from nbtune.methods import finish
+    from nbtune.models.shared import forget_own
     from nbtune.training.forgetting import watched
     from nbtune.training.loop import DivergedError
 
     controls = Controls(job.live.folder.path / "control.jsonl", read_until(job.live.folder.events()))
-    again = job.again
+    again, training = job.again, None
     while True:
+        forget_own(job.live.folder.id)  # what it held before: it is read again from its checkpoint
         try:
             retained = _retained(job)
             training = yield from _prepare(job, controls, again=again)
@@ -92,7 +95,8 @@ def _trained(job: Job) -> Iterator[Event]:
             yield Stopped(step=steps_done(job.live.folder), summary={})
         except DivergedError as error:
             yield from _back_off(job, error.step)
-            again = True
+            again, training = True, None
+            traceback.clear_frames(error.__traceback__)  # the optimizer's, which is made anew
             continue
         return
 

@@ -15,6 +15,7 @@ from nbtune.methods.base import (
     folds,
     is_estimator,
     merges,
+    remembered,
     settled,
     tier,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "is_estimator",
     "merges",
     "names",
+    "remembered",
     "settled",
     "tier",
 ]

@@ -48,6 +48,8 @@ class AdaLora(LayerTuner):
     paper: ClassVar[str] = "https://arxiv.org/abs/2303.10512"
     kind: ClassVar[str] = "adalora"
     rank: ClassVar[str] = "init_r"
+    remembers: ClassVar[int] = 12
+    """This step's importance, its running mean and that of its uncertainty, in float32."""
     spec: ClassVar[type[FinetuneSpec]] = AdaLoraSpec
 
     def requires(self, facts: Facts, spec: Any) -> None:

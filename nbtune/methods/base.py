@@ -29,6 +29,7 @@ __all__ = [
     "folds",
     "is_estimator",
     "merges",
+    "remembered",
     "settled",
     "tier",
 ]
@@ -40,6 +41,13 @@ class Facts:
 
     source: Source
     quantization: str | None
+
+    def __post_init__(self) -> None:
+        """An object that is quantized already says so itself."""
+        if self.quantization is None and self.source.bound is not None:
+            from nbtune.models.quantization import held_as
+
+            object.__setattr__(self, "quantization", held_as(self.source.bound.model))
 
     @property
     def name(self) -> str:
@@ -70,7 +78,7 @@ class Method(Protocol):
     `spec` is its options (the common ones of `FinetuneSpec` and its own). With `writes_base` it trains the base's own weights, so
     it is given a copy; else it adds an adapter named by the run to a shared base, of `kind` by peft's name.
     What `merges` can be made part of the base's own weights. Some methods have more, which the functions below ask for: `estimates`,
-    `virtual_tokens`, `requires_of`, `settled`, `begin`, `fold`.
+    `virtual_tokens`, `requires_of`, `settled`, `begin`, `fold`, `remembers`.
     """
 
     name: str
@@ -100,6 +108,11 @@ def is_estimator(method: Method) -> bool:
 def merges(method: Method, spec: Any) -> bool:
     """Whether what it trains with these options can be made part of the base's own weights (`merges`, and `merges_with(spec)`)."""
     return method.merges and (not hasattr(method, "merges_with") or method.merges_with(spec))
+
+
+def remembered(method: Method) -> int:
+    """Bytes that it remembers from step to step of each trained parameter, beside the optimizer's (`remembers`)."""
+    return int(getattr(method, "remembers", 0))
 
 
 def tier(method: Method) -> int:

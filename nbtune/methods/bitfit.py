@@ -32,7 +32,14 @@ class BitFit:
     merges: ClassVar[bool] = True
 
     def requires(self, facts: Facts, spec: FinetuneSpec) -> None:
-        """Which models have biases is seen when it is attached, which is before anything is loaded, too."""
+        """Refuses a quantized base; which models have biases is seen when it is attached, which is before anything is loaded, too.
+
+        Raises:
+            ModelError: the base is quantized: bitsandbytes casts the biases of its layers to 16 bits, where small updates are lost.
+        """
+        if facts.quantization is not None:
+            message = f"{self.name} trains biases, which a base held as {facts.quantization} keeps in 16 bits, where small updates are lost"
+            raise ModelError(message, hint="leave quantization out, or use layernorm or lora")
 
     def attach(self, base: Base, spec: FinetuneSpec, name: str) -> None:
         """Sets every bias free.

@@ -61,20 +61,21 @@ def begin_at_error(base: Base, name: str) -> None:
     from bitsandbytes.functional import dequantize_4bit
 
     from nbtune.models.device import device_of
-    from nbtune.models.loading import load_weights, source_of
+    from nbtune.models.loading import load_weights, source_of, stored_dtype
 
     if base.device.type == "meta":
         return
     source = source_of(base.name)
     source = source.over(base.labels) if base.labels else source
-    whole = load_weights(source, dtype=torch.float32, quantization=None, device=device_of("cpu")).model
+    stored = stored_dtype(source.config) or torch.float32  # as they lie in the files weights are mapped, and take no memory of their own
+    whole = load_weights(source, dtype=stored, quantization=None, device=device_of("cpu")).model
     with torch.no_grad():
         for key, layer in _layers(base, name):
             held: Any = layer.get_base_layer().weight
             if not hasattr(held, "quant_state"):
                 continue  # what bitsandbytes left alone has lost nothing
             full: Any = whole.get_submodule(key).weight
-            lost = full.to(base.device) - dequantize_4bit(held.data, held.quant_state).float()
+            lost = full.to(base.device).float() - dequantize_4bit(held.data, held.quant_state).float()
             a, b = _principal(lost / layer.scaling[name], layer.r[name], quick=False)
             layer.lora_A[name].weight.data.copy_(a)
             layer.lora_B[name].weight.data.copy_(b)

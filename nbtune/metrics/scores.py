@@ -120,7 +120,9 @@ class Metric:
 
 
 def metric_of(metric: str | RowScore | None, kind: Kind, labels: Sequence[str] = ()) -> Metric:
-    """The metric of a name, or of a function (output, expected) -> number; None: what is usual for the kind.
+    """The metric of a name, or of a function (output, expected) -> number, more being better; None: what is usual for the kind.
+
+    A function with the name of a built-in metric is called `my_` and that.
 
     Raises:
         SpecError: an unknown name, or a metric that is not for this kind of task.
@@ -154,7 +156,9 @@ def metric_of(metric: str | RowScore | None, kind: Kind, labels: Sequence[str] =
 
 
 def _name(function: Callable[..., Any]) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))
+    """Its own; behind `my_` where a built-in metric is called that, of which less may be better, or which has other bounds."""
+    name = str(getattr(function, "__name__", type(function).__name__))
+    return f"my_{name}" if name in METRICS else name
 
 
 def _refuse_unequal(outputs: Sequence[str], expected: Sequence[str]) -> None:

@@ -2,9 +2,11 @@
 
 Several pairs of columns are a family, of which one may look different by chance: their p-values are adjusted by Holm's method.
 
+Two columns are told apart by the score that they are shown with: by their rows where it is a mean of these, else by itself (`whole`).
+
 Sources: Wilson 1927 (https://doi.org/10.1080/01621459.1927.10502953), Efron 1987 for the BCa bootstrap
 (https://doi.org/10.1080/01621459.1987.10478410), McNemar 1947 (https://doi.org/10.1007/BF02295996), Holm 1979
-(https://www.jstor.org/stable/4615733).
+(https://www.jstor.org/stable/4615733), Yeh 2000 for the exchange of outputs (https://aclanthology.org/C00-2137).
 """
 
 from __future__ import annotations
@@ -23,8 +25,21 @@ if TYPE_CHECKING:
 
     from nbtune.metrics.scores import Metric
 
-__all__ = ["Difference", "adjusted", "detectable", "interval", "paired_difference", "paired_p_value", "repeated_interval", "score_interval"]
+__all__ = [
+    "Contrast",
+    "Difference",
+    "adjusted",
+    "contrast_of_rows",
+    "contrast_of_whole",
+    "detectable",
+    "interval",
+    "paired_difference",
+    "paired_p_value",
+    "repeated_interval",
+    "score_interval",
+]
 
+Texts = Sequence[str]
 _RESAMPLES: Final = 9999
 _CELLS: Final = 2_000_000
 
@@ -36,6 +51,17 @@ class Difference:
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What tells two columns apart: the difference of their scores with its interval, its two-sided p-value, and what so many rows tell."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    detectable: float
 
 
 def interval(values: Sequence[float], *, binary: bool, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
@@ -67,8 +93,7 @@ def repeated_interval(
     Raises:
         DataError: as `score_interval`.
     """
-    rows = [metric.rows(outputs, expected) for outputs in repeats]
-    means = [math.fsum(column) / len(column) for column in zip(*rows, strict=True)]
+    means = _mean_rows(metric, repeats, expected)
     if metric.whole is None:
         return interval(means, binary=False, level=level, seed=seed)
     import numpy as np
@@ -81,7 +106,7 @@ def repeated_interval(
         return total
 
     found = _bootstrap(len(means), mean, level, seed)
-    return found if found is not None else score_interval(metric, repeats[0], expected, level=level, seed=seed)
+    return found[:2] if found is not None else score_interval(metric, repeats[0], expected, level=level, seed=seed)
 
 
 def score_interval(
@@ -101,7 +126,7 @@ def score_interval(
     _refuse_none(rows)
     found = _bootstrap(len(rows), metric.whole.resampled(outputs, expected), level, seed)
     if found is not None:
-        return found
+        return found[:2]
     return interval(rows, binary=True, level=level) if metric.binary else (-math.inf, math.inf)
 
 
@@ -151,6 +176,63 @@ def paired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.9
     return Difference(math.fsum(differences) / len(differences), low, high)
 
 
+def contrast_of_rows(a: Sequence[float], b: Sequence[float], *, binary: bool) -> Contrast:
+    """Of a score that is the mean of its rows' scores: `paired_difference`, `paired_p_value` and `detectable`.
+
+    Raises:
+        DataError: unequal lengths, or no rows.
+    """
+    gap = paired_difference(a, b)
+    return Contrast(gap.mean, gap.low, gap.high, paired_p_value(a, b, binary=binary), detectable(a, b))
+
+
+def contrast_of_whole(metric: Metric, a: Sequence[Texts], b: Sequence[Texts], expected: Texts, *, seed: int = 0) -> Contrast:
+    """Of a score that is no mean of rows (`metric.whole`): score(a) - score(b), of columns asked once or several times (their mean).
+
+    The interval is the BCa bootstrap's, rows being resampled as pairs. The p-value is how often the difference is as large where the two
+    outputs of each row change places at random (all ways to, for few rows; 9,999 for many). Columns that agree on every row give 1.
+
+    Raises:
+        DataError: no rows, or as `metric.rows`.
+    """
+    import numpy as np
+    from scipy import stats
+
+    _refuse_none(expected)
+    count, times = len(expected), math.lcm(len(a), len(b))
+    pairs = [(a[time % len(a)], b[time % len(b)]) for time in range(times)]
+    resampled = [metric.whole.resampled([*one, *other], [*expected, *expected]) for one, other in pairs]  # type: ignore[union-attr]
+
+    def score(rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        mean: NDArray[np.float64] = np.mean([each(rows) for each in resampled], axis=0)
+        return mean
+
+    def gap(one: NDArray[np.intp], other: NDArray[np.intp], axis: int = -1) -> NDArray[np.float64]:
+        of_a, of_b = (score(np.moveaxis(side, axis, -1).astype(np.intp)) for side in (one, other))
+        return of_a - of_b
+
+    own, others = np.arange(count), np.arange(count, 2 * count)
+    difference = float(gap(own, others))
+    found = _bootstrap(count, lambda rows: gap(rows, rows + count), 0.95, seed)
+    if found is None:  # no resample shows another difference: of the rows something is known all the same
+        rows = contrast_of_rows(_mean_rows(metric, a, expected), _mean_rows(metric, b, expected), binary=False)
+        low, high = (rows.low, rows.high) if metric.binary else (-math.inf, math.inf)
+        least = rows.detectable
+    else:
+        low, high, least = found[0], found[1], _told(found[2])
+    if all(list(one) == list(other) for one, other in pairs):
+        return Contrast(difference, low, high, 1.0, least)
+    known: dict[str, Any] = {"permutation_type": "samples", "n_resamples": _RESAMPLES, "batch": _batch(2 * count), "vectorized": True}
+    result = stats.permutation_test((own, others), gap, rng=np.random.default_rng(seed), **known)
+    return Contrast(difference, low, high, float(result.pvalue), least)
+
+
+def _mean_rows(metric: Metric, said: Sequence[Texts], expected: Texts) -> list[float]:
+    """Each row's score, on average over the times that it was asked."""
+    rows = [metric.rows(outputs, expected) for outputs in said]
+    return [math.fsum(column) / len(column) for column in zip(*rows, strict=True)]
+
+
 def adjusted(p_values: Sequence[float]) -> list[float]:
     """The p-values of a family by Holm's method: whichever are below 0.05 then, one of them wrong is at most 5 % likely.
 
@@ -176,13 +258,19 @@ def detectable(a: Sequence[float], b: Sequence[float], *, power: float = 0.8, le
     """
     differences = _paired(a, b)
     import numpy as np
-    from scipy import stats
 
     spread = float(np.std(differences)) or float(np.std([1.0, *[0.0] * (len(differences) - 1)])) or 1.0
-    return float((stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)) * spread / math.sqrt(len(differences)))
+    return _told(spread / math.sqrt(len(differences)), power, level)
 
 
-def _refuse_none(values: Sequence[float]) -> None:
+def _told(error: float, power: float = 0.8, level: float = 0.05) -> float:
+    """The smallest difference with that standard error that is told with this power."""
+    from scipy import stats
+
+    return float((stats.norm.ppf(1 - level / 2) + stats.norm.ppf(power)) * error)
+
+
+def _refuse_none(values: Sequence[Any]) -> None:
     if not len(values):
         msg = "there are no rows to compute an interval on"
         raise DataError(msg, hint="give at least one row")
@@ -215,7 +303,7 @@ def _mean_interval(values: Sequence[float], bounds: tuple[float, float], level: 
     if np.ptp(column) > 0:
         found = _bootstrap(len(column), mean, level, seed)
         if found:
-            return found
+            return found[:2]
     value, (lowest, highest) = float(column[0]), bounds
     share = _wilson(0, len(column), level)[1]
     return value + share * (lowest - value), value + share * (highest - value)
@@ -223,8 +311,8 @@ def _mean_interval(values: Sequence[float], bounds: tuple[float, float], level: 
 
 def _bootstrap(
     count: int, statistic: Callable[[NDArray[np.intp]], NDArray[np.float64]], level: float, seed: int
-) -> tuple[float, float] | None:
-    """The BCa interval of a statistic of row numbers (..., rows) -> (...); None where resampling shows no spread."""
+) -> tuple[float, float, float] | None:
+    """The BCa interval and standard error of a statistic of row numbers (..., rows) -> (...); None where resampling shows no spread."""
     import numpy as np
     from scipy import stats
 
@@ -242,7 +330,7 @@ def _bootstrap(
     low, high = (float(end) for end in result.confidence_interval)
     if math.isnan(low) or math.isnan(high):
         low, high = (float(end) for end in np.quantile(result.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2]))
-    return low, high
+    return low, high, float(result.standard_error)
 
 
 def _batch(rows: int) -> int:

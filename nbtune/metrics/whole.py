@@ -48,20 +48,27 @@ def _macro_f1_of(outputs: Texts, expected: Texts) -> Resampled:
 
     truth = np.asarray([text.strip() for text in expected], dtype=object)
     output = np.asarray([text.strip() for text in outputs], dtype=object)
-    masks = [(truth == name, output == name) for name in sorted(set(truth))]
+    classes = np.asarray(sorted(set(truth)), dtype=object)
+    is_class, said_class = truth[:, None] == classes, output[:, None] == classes
+    marks = np.concatenate([is_class, said_class, is_class & said_class], axis=1).astype(np.float64)
 
     def statistic(rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        total = np.zeros(rows.shape[:-1])
-        present = np.zeros(rows.shape[:-1])
-        for is_class, said_class in masks:
-            wanted = is_class[rows].sum(axis=-1)
-            right = (is_class & said_class)[rows].sum(axis=-1)
-            total += np.where(wanted > 0, 2 * right / np.maximum(wanted + said_class[rows].sum(axis=-1), 1), 0)
-            present += wanted > 0
-        scores: NDArray[np.float64] = total / present
+        wanted, said, right = np.split(_times(rows, len(truth)) @ marks, 3, axis=-1)
+        f1 = np.where(wanted > 0, 2 * right / np.maximum(wanted + said, 1), 0)
+        scores: NDArray[np.float64] = f1.sum(axis=-1) / (wanted > 0).sum(axis=-1)
         return scores
 
     return statistic
+
+
+def _times(rows: NDArray[np.intp], count: int) -> NDArray[np.float64]:
+    """How often each of `count` rows was drawn [..., count]: sums over a resample are products with it."""
+    import numpy as np
+
+    drawn = rows.reshape(-1, rows.shape[-1])
+    places = drawn + count * np.arange(len(drawn))[:, None]
+    found: NDArray[np.float64] = np.bincount(places.ravel(), minlength=count * len(drawn)).astype(np.float64)
+    return found.reshape(*rows.shape[:-1], count)
 
 
 def _span_f1(outputs: Texts, expected: Texts) -> float:

@@ -74,6 +74,7 @@ class Base:
         self.config: PretrainedConfig = loaded.config
         self.name = loaded.name
         self.quantization = quantization
+        self.dtype: torch.dtype = loaded.model.dtype  # of what is neither quantized nor trained; all weights may be trained, in float32
         self.labels = loaded.labels
         self.heads = _heads(loaded)
         self.peft: PeftModel | None = None
@@ -89,11 +90,6 @@ class Base:
     def device(self) -> torch.device:
         """Where its weights lie."""
         return self.model.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The number format of what is not quantized."""
-        return self.model.dtype
 
     @contextmanager
     def lease(self, adapter: str | None = None, *, training: bool = False, checkpointing: bool = False) -> Iterator[nn.Module]:

@@ -29,6 +29,7 @@ __all__ = [
     "refuse_encoder",
     "refuse_too_large",
     "source_of",
+    "stored_dtype",
 ]
 
 Learns = Literal["", "mlm", "mlm+nsp"]
@@ -173,7 +174,7 @@ def load_weights(source: Source, *, dtype: torch.dtype, quantization: str | None
     from nbtune.models.quiet import quiet
 
     if source.bound is not None:
-        return _copy(source.bound, quantization)
+        return _copy(source.bound, quantization, device)
     refuse_encoder(source)
     refuse_too_large(source, dtype, quantization, device)
     extra: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "low_cpu_mem_usage": True}
@@ -200,6 +201,15 @@ def load_weights(source: Source, *, dtype: torch.dtype, quantization: str | None
     head(model).register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
     answer_alike(model)
     return LoadedModel(model, source.tokenizer, model.config, source.name, source.labels, source.learns)
+
+
+def stored_dtype(config: PretrainedConfig) -> torch.dtype | None:
+    """What the weights are written as, by the model's configuration; None: it does not say."""
+    import torch
+
+    stored = getattr(config, "dtype", None)
+    stored = getattr(torch, stored.removeprefix("torch."), None) if isinstance(stored, str) else stored
+    return stored if isinstance(stored, torch.dtype) else None
 
 
 @contextmanager
@@ -264,12 +274,18 @@ def _bound(model: Any) -> Source:
     return Source(name, bound=LoadedModel(model, tokenizer, model.config, name))
 
 
-def _copy(bound: LoadedModel, quantization: str | None) -> LoadedModel:
-    """A copy to work on: the user's object stays as it was found."""
+def _copy(bound: LoadedModel, quantization: str | None, device: torch.device) -> LoadedModel:
+    """A copy to work on, on the device that is asked for: the user's object stays as it was found."""
+    from nbtune.models.quantization import held_as, keep_differentiable
+
     if quantization is not None:
         message = f"quantization {quantization!r} needs a model's files, and {bound.name!r} is bound as an object"
         raise ModelError(message, hint="give its folder or name, or quantize it yourself before binding it")
-    model = copy.deepcopy(bound.model).eval().requires_grad_(False)
+    model: Any = copy.deepcopy(bound.model).eval().requires_grad_(False)
+    if held_as(model) is not None:
+        keep_differentiable(model)
+    elif getattr(model, "hf_device_map", None) is None:
+        model.to(device)
     return LoadedModel(model, bound.tokenizer, model.config, bound.name)
 
 

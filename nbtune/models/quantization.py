@@ -45,6 +45,15 @@ def config_for(quantization: str, dtype: torch.dtype, *, new_head: bool = False)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=quantization, bnb_4bit_compute_dtype=dtype, **left)
 
 
+def held_as(model: nn.Module) -> str | None:
+    """How bitsandbytes holds the layers of a model, by the name that nbtune has for it; None: it does not."""
+    for module in model.modules():
+        kind = type(module).__name__
+        if kind in ("Linear8bitLt", "Linear4bit"):
+            return "int8" if kind == "Linear8bitLt" else str(getattr(module.weight, "quant_type", "nf4"))
+    return None
+
+
 def keep_differentiable(model: nn.Module) -> None:
     """Stops 4-bit layers from repacking themselves at the first evaluation.
 

@@ -112,7 +112,8 @@ def forget_own(run_id: str) -> None:
     """Forgets the base of a run that wrote the weights of its own copy; what is asked of it later is read from its folder."""
     base = _tuned.get(run_id)
     if base is not None and not base.has_adapter(run_id):
-        del _tuned[run_id]
+        del base, _tuned[run_id]
+        _give_back()
 
 
 def loaded_tokenizer(name: str) -> PreTrainedTokenizerBase | None:
@@ -125,19 +126,24 @@ def unload() -> int:
 
     A training that goes on keeps what it has; what is needed later is loaded again.
     """
-    import gc
-    import sys
-
     with _loading:
         count = sum(len(bases) for bases in _bases.values())
         _bases.clear()
         _bound.clear()
         _tuned.clear()
+    _give_back()
+    return count
+
+
+def _give_back() -> None:
+    """What nothing refers to any more, cycles included."""
+    import gc
+    import sys
+
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return count
 
 
 def warm_up() -> None:

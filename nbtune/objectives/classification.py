@@ -71,8 +71,8 @@ class Classification:
         from torch.nn import functional
 
         logits = class_logits(model, batch)
-        if batch.targets.is_floating_point() or len(batch.targets) != len(logits):
-            wanted = batch.targets.view_as(logits).float()
+        if batch.targets.is_floating_point():  # for each of several labels 1 or 0
+            wanted = batch.targets.view_as(logits)
             each = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(-1)
         else:
             each = functional.cross_entropy(logits, batch.targets, reduction="none")

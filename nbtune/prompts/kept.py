@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from nbtune.data.examples import row_key
 from nbtune.data.tables import write_whole
 from nbtune.store import home
 
@@ -100,7 +101,8 @@ class KeptSearch:
 
 
 def _name(row: Example) -> str:
-    return f"{row.split}:{row.index}"
+    """By what stands in the row, of which a template may read more than the task does."""
+    return row_key(row.row)
 
 
 def _said(record: Any) -> Said:

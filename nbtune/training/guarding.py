@@ -7,11 +7,13 @@ https://arxiv.org/abs/1606.09282): what the model expects on the text stays near
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from nbtune.data.batches import collate
-from nbtune.data.retained import GENERAL, rehearsed
+from nbtune.data.retained import GENERAL, rehearsed, rehearsed_rows, rehearsed_width
 from nbtune.errors import SpecError
 from nbtune.models.attention import attending, rows_apart
 from nbtune.models.families import can_pack
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Guard"]
 
 _OFTEN: Final = 5
-WIDTH: Final = 128
-"""Most tokens of a piece of the text."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,8 @@ class Guard:
         """
         if not spec.replay and not spec.kl_to_base:
             return None
-        width = min(WIDTH, spec.max_length - len(first))
-        pieces = rehearsed(spec.retain or GENERAL, tokenizer, first, width)
-        rows = max(1, round((spec.replay or 0.1) * spec.step_rows))
-        return cls(tuple(pieces), len(first), spec.replay or 0.0, spec.kl_to_base or 0.0, rows, spec.seed)
+        pieces = rehearsed(spec.retain or GENERAL, tokenizer, first, rehearsed_width(spec, len(first)))
+        return cls(tuple(pieces), len(first), spec.replay or 0.0, spec.kl_to_base or 0.0, rehearsed_rows(spec), spec.seed)
 
     def worn(self, steps: int) -> str | None:
         """What is to be said where `replay` comes back to the same pieces so often that they may be learnt by heart; None: it does not."""
@@ -85,22 +83,44 @@ class Guard:
         begin = (step - 1) * self.rows
         return [self.pieces[order[place % len(order)]] for place in range(begin, begin + min(self.rows, len(order)))]
 
-    def loss(self, model: Any, base: Base, step: int) -> torch.Tensor:
-        """What the text adds to the step's loss, in nats a token, weighed; to be called inside the base's training lease."""
+    def losses(self, model: Any, base: Base, step: int, at_once: int) -> Iterator[torch.Tensor]:
+        """What the text adds to the step's loss, in nats a token, weighed: the sum of these, each of `at_once` pieces.
+
+        To be called inside the base's training lease, and each one's backward taken before the next is asked for: then no more than its
+        own activations are held.
+        """
+        pieces = self.of_step(step)
+        weight = sum(piece.num_trained for piece in pieces)
+        for begin in range(0, len(pieces), at_once):
+            yield self._loss(model, base, pieces[begin : begin + at_once]) / weight
+
+    def _loss(self, model: Any, base: Base, pieces: list[Encoded]) -> torch.Tensor:
+        """Summed over the pieces' tokens."""
         import torch
         from torch.nn import functional
 
-        rows, packed, pad = self.of_step(step), can_pack(base.config), int(base.tokenizer.pad_token_id or 0)
-        batch = collate(rows, packed=packed, pad_id=pad).to(base.device)
-        logits = _logits(model, batch)
-        total = self.replay * functional.cross_entropy(logits, batch.targets)
-        if self.kl and base.peft is not None:
-            plain = collate([row.without(self.first) for row in rows], packed=packed, pad_id=pad).to(base.device)
-            with torch.no_grad(), base.adapters_off():
+        packed, pad = can_pack(base.config), int(base.tokenizer.pad_token_id or 0)
+        batch = collate(pieces, packed=packed, pad_id=pad).to(base.device)
+        expected = None
+        if self.kl and base.peft is not None:  # first: what is checkpointed is computed again as the last forward has left the model
+            plain = collate([piece.without(self.first) for piece in pieces], packed=packed, pad_id=pad).to(base.device)
+            with torch.no_grad(), base.adapters_off(), _answering(model):
                 expected = _logits(model, plain).log_softmax(-1)
-            gap = functional.kl_div(logits.log_softmax(-1), expected, log_target=True, reduction="sum")
-            total = total + self.kl * gap / len(batch.targets)
+        logits = _logits(model, batch)
+        total = self.replay * functional.cross_entropy(logits, batch.targets, reduction="sum")
+        if expected is not None:
+            total = total + self.kl * functional.kl_div(logits.log_softmax(-1), expected, log_target=True, reduction="sum")
         return total
+
+
+@contextmanager
+def _answering(model: Any) -> Iterator[None]:
+    """Without dropout, and as it was after."""
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
 
 
 def _logits(model: Any, batch: Batch) -> torch.Tensor:

@@ -293,7 +293,7 @@ class Training:
             **{f"{part}_seconds": seconds for part, seconds in parts.items()},
         )
         yield from self._forecast.add(done)
-        self._not_finite = self._not_finite + 1 if skipped else 0
+        self._not_finite = self._not_finite + 1 if skipped and not self.stepper.seeks_scale else 0
         if self._not_finite >= DIVERGED_AFTER:
             raise DivergedError(done.step)
 

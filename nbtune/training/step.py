@@ -99,6 +99,11 @@ class Stepper:
         if self.callback is not None:
             self.callback.begin(total_steps)
 
+    @property
+    def seeks_scale(self) -> bool:
+        """Whether a gradient that is not finite is one of float16's usual first ones, scaled too high: the next is scaled by half."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() > 1
+
     def take(self, step: int, spec: FinetuneSpec, state: State) -> Done:
         """Takes optimizer step `step` (from 1). Out of memory, it is taken again with half the rows at once: the numbers are the same.
 
@@ -148,7 +153,7 @@ class Stepper:
                 tokens, pads, places = tokens + batch.num_tokens, pads + batch.num_pads, places + batch.num_places
                 most = max(most, batch.num_places)
             if self.guard is not None:
-                self._guarded(model, step, spec)
+                self._guarded(model, self.guard, step, spec, state.micro_rows)
                 watch.lap("backward")
             if self.callback is not None:
                 self.scaler.scale(self.callback.penalty()).backward()
@@ -177,13 +182,14 @@ class Stepper:
             of.watch.lap("backward")
         return loss.detach(), batch
 
-    def _guarded(self, model: Any, step: int, spec: FinetuneSpec) -> None:
-        """Adds the gradient of what keeps the model from forgetting; a step's loss is told without it."""
+    def _guarded(self, model: Any, guard: Guard, step: int, spec: FinetuneSpec, at_once: int) -> None:
+        """Adds the gradient of what keeps the model from forgetting, `at_once` pieces at a time; a step's loss is told without it."""
         import torch
 
         with torch.random.fork_rng(devices=[self.base.device] if self.base.device.type == "cuda" else []):
             torch.manual_seed(hash((spec.seed, step, -1)) % (2**63))
-            self.scaler.scale(self.guard.loss(model, self.base, step)).backward()  # type: ignore[union-attr]
+            for loss in guard.losses(model, self.base, step, at_once):
+                self.scaler.scale(loss).backward()
 
     def _updated(self, step: int, rate: float, spec: FinetuneSpec) -> torch.Tensor:
         """`_update`, which is never done again: some parameters may have been updated when memory ran out, and rows have no part in it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["label_scores", "shots_before", "written"]
+__all__ = ["ended", "label_scores", "shots_before", "written"]
 
 
 def _plain(folder: Path) -> tuple[Any, Any]:
@@ -29,6 +29,21 @@ def label_scores(folder: Path, texts: Sequence[str], answers: Sequence[str]) -> 
             with torch.no_grad():
                 logp = model(torch.tensor([before + after])).logits[0].log_softmax(-1)
             row.append([float(logp[len(before) - 1 + place, token]) for place, token in enumerate(after)])
+        found.append(row)
+    return found
+
+
+def ended(folder: Path, texts: Sequence[str], answers: Sequence[str]) -> list[list[float]]:
+    """The log-probability that each answer after each text ends there, by an end of sequence or a new line [texts][answers]."""
+    model, tokenizer = _plain(folder)
+    breaks = [token for token in range(len(tokenizer)) if tokenizer.decode([token])[:1] in ("\n", "\r")]
+    found = []
+    for text in texts:
+        row = []
+        for answer in answers:
+            with torch.no_grad():
+                p = model(torch.tensor([tokenizer(text + answer)["input_ids"]])).logits[0, -1].softmax(-1)
+            row.append(float(p[[tokenizer.eos_token_id, *breaks]].sum().log()))
         found.append(row)
     return found
 

@@ -16,8 +16,9 @@ from nbtune.approaches.few_shot import FewShotSpec, choose
 from nbtune.approaches.neighbours import Pool
 from nbtune.errors import ModelError, NbtuneError, SpecError
 from nbtune.inference import Decoding, Engine
-from tests.approaches.by_hand import label_scores, shots_before, written
-from tests.examples import echo_task, ticket_task
+from tests.approaches.by_hand import ended, label_scores, shots_before, written
+from tests.examples import echo_task, ticket_rows, ticket_task
+from tests.tiny import tiny
 
 FEW = {"few-shot": {"k": 3, "seed": 4}}
 
@@ -93,8 +94,22 @@ def test_labels_that_begin_with_the_same_token_are_told_apart_by_the_rest(folder
     task = nbtune.Task(name="alike", kind="classification", data=rows, prompt="{{ text }}:", completion=" {{ team }}")
     grid = nbtune.compare(["zero-shot"], task=task, model=folder, dtype="float32", floor=False)
     tokens = label_scores(folder, [item.prompt for item in task.test], [task.completion_of[label] for label in task.labels])
-    for (_, row), by_label in zip(grid.outputs.iterrows(), tokens, strict=True):
-        assert list(row["log_probabilities"].values()) == pytest.approx([sum(label) for label in by_label], abs=1e-3)
+    ends = ended(folder, [item.prompt for item in task.test], [task.completion_of[label] for label in task.labels])
+    for (_, row), by_label, end in zip(grid.outputs.iterrows(), tokens, ends, strict=True):
+        wanted = [sum(label) + after for label, after in zip(by_label, end, strict=True)]
+        assert list(row["log_probabilities"].values()) == pytest.approx(wanted, abs=1e-3)
+
+
+@pytest.mark.parametrize("family", ["llama", "bloom"])
+def test_a_label_that_begins_with_another_one_can_be_the_answer(tmp_path: Path, family: str) -> None:
+    """Without its end "1" would be likelier than "10" after every prompt, whatever was learnt."""
+    sizes = {"shipping": ("many", "10"), "billing": ("few", "1"), "technical": ("some", "2")}
+    rows = [{"text": row["text"], "size": sizes[row["team"]][0], "count": sizes[row["team"]][1]} for row in ticket_rows(60)]
+    task = ticket_task(data=rows, prompt="{{ text }}\nThere are {{ size }}:", completion=" {{ count }}")
+    said = {"dtype": "float32", "learning_rate": 3e-3, "num_train_epochs": 12, "num_samples": 0}
+    run = nbtune.finetune("full", task=task, model=tiny(family, tmp_path), **said).wait()
+    assert {item.expected for item in task.test} == {"10", "1", "2"}
+    assert run.predict([item.row for item in task.test]) == [item.expected for item in task.test]
 
 
 def test_similar_examples_are_the_nearest_training_rows_and_the_nearest_stands_last(

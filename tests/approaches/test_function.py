@@ -9,7 +9,7 @@ import pytest
 
 import nbtune
 from nbtune.errors import ComparisonError, SpecError
-from tests.examples import TEAMS, WORDS, echo_task, ticket_rows, ticket_task
+from tests.examples import TEAMS, WORDS, echo_task, tag_task, ticket_rows, ticket_task
 
 
 def rule(prompt: str) -> str:
@@ -90,3 +90,21 @@ def test_columns_of_one_name_are_told_apart() -> None:
     assert list(grid.table["approach"])[:2] == ["function: <lambda>", "function: <lambda> (2)"]
     assert grid.table["accuracy"].iloc[1] == 1
     assert set(grid.outputs["approach"]) == set(grid.table["approach"])
+
+
+def test_a_tagger_with_a_tag_too_few_is_left_out_with_the_row_and_the_rest_is_kept() -> None:
+    task = tag_task()
+    right = {item.prompt: item.expected for item in task.test}
+    wrong = task.test[5].prompt
+
+    def short(prompt: str) -> str:
+        return " ".join(right[prompt].split(" ")[: -1 if prompt == wrong else None])
+
+    def whole(prompt: str) -> str:
+        return right[prompt]
+
+    grid = nbtune.compare([short, whole], task=task)
+    assert list(grid.table["approach"]) == ["function: whole"]
+    assert grid.table["span_f1"].tolist() == [1]
+    words = len(wrong.split(" "))
+    assert any(f"function: short: row 5: it returned {words - 1} tags for {words} words" in text for text in grid.warnings)

@@ -154,6 +154,35 @@ def test_a_template_may_read_columns_that_the_tasks_prompt_does_not(search: Sear
         found.predict([{"text": "case 7: about the parcel"}])
 
 
+def test_a_column_that_only_a_template_reads_is_asked_again_where_it_has_changed(search: Search, asked: list[str]) -> None:
+    rows = [{**row, "place": f"desk {number % 3}"} for number, row in enumerate(ticket_rows(120))]
+    template = "GOOD {{ text }}\nAt {{ place }}. Team:"
+    search(ticket_task(data=rows), templates=[template])
+    asked.clear()
+    search(ticket_task(data=rows), templates=[template])
+    assert not asked
+    search(ticket_task(data=[{**row, "place": "the door"} for row in rows]), templates=[template])
+    assert asked
+    assert all("At the door" in prompt for prompt in asked if prompt.startswith("GOOD"))
+
+
+def test_another_form_of_answers_is_another_search(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forms: list[Any] = []
+    real = Engine.generate
+
+    def generate(engine: Engine, prompts: Sequence[str], decoding: Any, **more: Any) -> list[str]:
+        forms.append(decoding.constraint.grammar)
+        return real(engine, prompts, decoding, **more)
+
+    monkeypatch.setattr(Engine, "generate", generate)
+    own = {"prompt-search": {"templates": ["Word of {{ text }}:"], "max_rows": 8}}
+    for choices in (["parcel", "tent"], ["login", "bank"]):
+        forms.clear()
+        nbtune.compare([own], task=echo_task(), model=folder, decoding={"choices": choices, "max_new_tokens": 3})
+        assert forms, "nothing was asked anew"
+        assert all(choices[0] in form for form in forms)
+
+
 def test_numbers_are_raced_by_which_is_nearer(folder: Path) -> None:
     found = nbtune.prompt("prompt-search", task=number_task(120), model=folder, templates=["{{ premise }} and {{ hypothesis }}: alike?"])
     assert found.metric == "pearson"

@@ -185,3 +185,15 @@ def test_of_a_run_that_has_learnt_them_among_others_in_other_words_too(folder: P
     assert known
     assert [text[: len(told[0])] for text in nbtune.compare([run], task=asked, floor=False).warnings[1:]] == told
     assert not any("of the rows asked" in text for text in nbtune.compare([run], task=learnt, floor=False).warnings)
+
+
+def test_rows_that_differ_in_columns_that_the_prompt_does_not_read_or_in_type_are_known_again(folder: Path) -> None:
+    rows = [{**row, "desk": number % 7} for number, row in enumerate(ticket_rows(60))]
+    prompt = "Ticket {{ desk }}: {{ text }}\nTeam:"
+    learnt = ticket_task(data={"train": [{**row, "desk": str(row["desk"])} for row in rows[:40]], "test": rows[40:]}, prompt=prompt)
+    run = nbtune.finetune("lora", task=learnt, model=folder, max_steps=1, num_samples=0, name="tuned").wait()
+    asked = ticket_task(data={"train": rows[40:], "test": [{**row, "seen": "today"} for row in rows[:20]]}, prompt=prompt)
+    known = sum(item.prompt in {each.prompt for each in (*learnt.train, *learnt.dev)} for item in asked.test)
+    assert known
+    warnings = nbtune.compare([run], task=asked, floor=False).warnings
+    assert any(f"{known} of the rows asked were among those that it was trained on" in text for text in warnings)

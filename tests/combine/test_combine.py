@@ -191,7 +191,11 @@ def test_it_is_a_run_like_any_other_and_nothing_is_loaded_for_it(
     assert again.predict(["no parcel"])[0] in ticket_task().labels
     assert len(again.generate([PROMPT], max_new_tokens=3)) == 1
     sizes = sum(parameter.numel() for parameter in again.engine().base.trained(run.id).values())
-    assert (sizes, run.summary["num_tokens"]) == (run.summary["trainable_parameters"], 0)
+    assert sizes == run.summary["trainable_parameters"]
+    parents = [trained[name].summary for name in ("one", "two")]
+    assert run.summary["num_tokens"] == sum(each["num_tokens"] for each in parents) > 0
+    assert run.summary["seconds"] > sum(each["seconds"] for each in parents)
+    assert run.summary["peak_memory_bytes"] == max(each["peak_memory_bytes"] for each in parents)
     peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), run.save(tmp_path / "adapter"))
     merged = AutoModelForCausalLM.from_pretrained(run.save(tmp_path / "merged", merge=True), dtype=torch.float32)
     for model in (peft.eval(), merged.eval()):

@@ -132,6 +132,16 @@ def test_a_run_keeps_its_strength_and_its_prompt_at_all_sizes_and_members_of_ens
     assert any("step 2" in text and "left out" in text for text in grid.warnings)
 
 
+def test_fixed_examples_of_an_ensemble_are_not_others_at_smaller_sizes(folder: Path) -> None:
+    task = ticket_task()
+    run = nbtune.finetune("lora", task=task, model=folder, name="tuned", **FEW).wait()
+    both = {"ensemble": {"of": [{"few-shot": {"select": "fixed", "rows": [1, 3]}}, run]}}
+    inside = {"run": {"run": run, "prompt": {"few-shot": {"select": "fixed", "rows": [1, 3]}}}}
+    grid = nbtune.compare([both, inside, run], task=task, train_sizes=[6, 12], floor=False)
+    assert set(grid.curve["approach"]) == {"run: tuned"}
+    assert sum("rows 1, 3, are numbered in all training rows" in text for text in grid.warnings) == 4
+
+
 def test_a_task_without_labels_has_a_curve_too(folder: Path) -> None:
     grid = nbtune.compare([{"few-shot": {"k": 2}}, str.upper], task=echo_task(), model=folder, train_sizes=[5, 10])
     assert grid.curve.groupby("approach")["train_rows"].apply(list).to_dict() == {

@@ -64,7 +64,7 @@ _FAMILIES: Final = {
 _NEVER_HELD: Final = ("hra", "peanut", "c3a", "gralora", "tinylora", "unilora", "psoft", "osf")
 _QUANTIZED: Final = {
     **{(method, each): "cannot be trained" for method in ("full", "last-blocks") for each in QUANTIZATIONS},
-    **{("bitfit", each): "has no biases" for each in QUANTIZATIONS},  # on a Llama
+    **{("bitfit", each): "keeps in 16 bits" for each in QUANTIZATIONS},
     **{(method, each): "does not work on a base held as" for method in ("loha", "lokr") for each in ("nf4", "fp4")},
     **{(method, each): "does not work on a base" for method in _NEVER_HELD for each in QUANTIZATIONS},
     **{("pissa", each): "begins at the weights themselves" for each in QUANTIZATIONS},
@@ -78,7 +78,7 @@ EVERYWHERE: Final = ("lora", "adapter", "prefix-tuning", "prompt-tuning", "full"
 
 def refusal(method: str, family: str, quantization: str | None = None) -> str:
     """A part of what is said of it; empty where it works."""
-    return _FAMILIES.get((method, family), "") or (_QUANTIZED.get((method, quantization), "") if quantization else "")
+    return (_QUANTIZED.get((method, quantization), "") if quantization else "") or _FAMILIES.get((method, family), "")
 
 
 _ENCODERS: Final = {

@@ -198,7 +198,43 @@ def test_what_was_learnt_is_not_put_on_another_model_of_the_same_name(tmp_path: 
         nbtune.open(run.id).engine()
     assert refused.value.hint
     with pytest.raises(RunError, match="its weights are others"):
+        nbtune.open(run.id).save(tmp_path / "merged", merge=True)
+    assert not (tmp_path / "merged").exists()
+    with pytest.raises(RunError, match="its weights are others"):
         nbtune.open(run.id).resume().wait()
+
+
+def test_a_run_on_an_object_is_not_put_on_the_files_of_its_name_where_these_are_others(folder: Path, tmp_path: Path) -> None:
+    mine = nbtune.models.load(folder, dtype="float32")
+    with torch.no_grad():
+        mine.model.get_input_embeddings().weight.add_(0.1)
+    run = nbtune.finetune("lora", task=ticket_task(), model=mine, max_steps=2, num_samples=0).wait()
+    with pytest.raises(RunError, match="its weights are others"):
+        run.save(tmp_path / "merged", merge=True)
+    nbtune.models.unload()
+    with pytest.raises(RunError, match="its weights are others"):
+        nbtune.open(run.id).predict(["a parcel"])
+
+
+def test_an_object_that_is_quantized_is_refused_what_a_quantized_base_is(folder: Path) -> None:
+    for quantization, method in (("nf4", "full"), ("int8", "hra"), ("nf4", "pissa"), ("nf4", "bitfit")):
+        mine = nbtune.models.load(folder, quantization=quantization)
+        with pytest.raises(NbtuneError, match=quantization):
+            nbtune.finetune(method, task=ticket_task(), model=mine, max_steps=1).wait()
+    mine = nbtune.models.load(folder, quantization="nf4")
+    run = nbtune.finetune("lora", task=ticket_task(), model=mine, max_steps=12, learning_rate=1e-2, num_samples=0).wait()
+    assert run.history["loss"].iloc[-1] < run.history["loss"].iloc[0]
+
+
+@pytest.mark.parametrize("method", ["full", "last-blocks", "lora"])
+def test_a_base_of_16_bits_is_multiplied_in_16_bits_whatever_is_trained(folder: Path, method: str) -> None:
+    base = own_base(source_of(folder), dtype="bfloat16", quantization=None, device="cpu")
+    get(method).attach(base, get(method).spec.build({}), "it")
+    assert base.dtype == torch.bfloat16
+    assert {parameter.dtype for parameter in base.trained("it").values()} == {torch.float32}
+    with base.lease("it" if base.has_adapter("it") else None, training=True) as model:
+        out = model(input_ids=torch.arange(8)[None])
+        assert out.logits.dtype == torch.bfloat16
 
 
 def test_lora_on_chosen_blocks_updates_every_linear_layer_of_those_alone(folder: Path) -> None:
@@ -259,6 +295,7 @@ def test_an_adapter_is_peft_s_own_file_and_a_merged_save_is_a_plain_model(folder
         ("ia3", {"target_modules": ["k_prj"]}, "no module 'k_prj'"),
         ("ia3", {"feedforward_modules": ["down_proj"]}, "not all among target_modules"),
         ("bitfit", {}, "has no biases for bitfit"),
+        ("bitfit", {"quantization": "nf4"}, "held as nf4 keeps in 16 bits, where small updates are lost"),
         ("last-blocks", {"quantization": "int8"}, "cannot be trained"),
     ],
 )

@@ -100,6 +100,17 @@ def test_a_function_named_like_a_built_in_metric_is_still_the_users():
         return 0.25
 
     assert metric_of(macro_f1, "generation").score(["a"], ["a"]) == 0.25
+    assert metric_of(macro_f1, "generation").name == "my_macro_f1"
+
+
+@pytest.mark.parametrize("name", ["mae", "bleu", "accuracy"])
+def test_of_such_a_function_more_is_better_and_nothing_is_known_of_its_bounds(name):
+    def function(output, expected):
+        return -abs(float(output) - float(expected))
+
+    function.__name__ = name
+    metric = metric_of(function, "regression")
+    assert (metric.sign, metric.row_sign, metric.most, metric.margin) == (1, 1, None, 0)
 
 
 def test_a_function_that_fails_is_an_error_that_names_the_row():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from nbtune.errors import DataError
-from nbtune.metrics import interval, metric_of, paired_difference, paired_p_value, score_interval
-from nbtune.metrics.statistics import adjusted, detectable, repeated_interval
+from nbtune.metrics import METRICS, interval, metric_of, paired_difference, paired_p_value, score_interval
+from nbtune.metrics.statistics import adjusted, contrast_of_whole, detectable, repeated_interval
+from nbtune.metrics.whole import WHOLE
 
 
 @pytest.mark.parametrize(("ones", "count"), [(0, 1), (0, 20), (20, 20), (13, 20), (77, 80), (1, 3), (500, 1000)])
@@ -256,3 +258,78 @@ def test_the_interval_over_repeats_of_an_f1_resamples_the_same_rows_of_all():
     assert low < np.mean(scores) < high
     assert (low, high) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])), abs=0.04)
     assert repeated_interval(metric, [expected, expected], expected) == interval([1.0] * 60, binary=True)
+
+
+# ---- scores that are no mean of rows
+
+LABELS = ["yes", "no", "maybe"]
+
+
+def _answered(chance: np.random.Generator, count: int, right: float) -> tuple[list[str], list[str], list[str]]:
+    """(answers of one, answers of another, expected), each right on that share of rows."""
+    expected = [LABELS[int(place)] for place in chance.choice(3, count, p=[0.6, 0.3, 0.1])]
+    one, other = ([text if chance.random() < right else LABELS[int(chance.integers(3))] for text in expected] for _ in range(2))
+    return one, other, expected
+
+
+def test_an_f1_is_told_apart_by_every_exchange_of_outputs_and_by_its_own_difference() -> None:
+    metric = metric_of("macro_f1", "classification")
+    one, other, expected = _answered(np.random.default_rng(3), 8, 0.5)
+
+    def gap(a: list[str], b: list[str]) -> float:
+        return metric.score(a, expected) - metric.score(b, expected)
+
+    observed, changed = gap(one, other), []
+    for places in product((False, True), repeat=len(expected)):
+        pairs = [(b, a) if turn else (a, b) for a, b, turn in zip(one, other, places, strict=True)]
+        changed.append(gap([a for a, _ in pairs], [b for _, b in pairs]))
+    found = contrast_of_whole(metric, [one], [other], expected)
+    assert found.difference == pytest.approx(observed)
+    above, below = (np.mean([sign * value >= sign * observed - 1e-12 for value in changed]) for sign in (1, -1))
+    assert found.p_value == pytest.approx(min(1.0, 2 * min(above, below)))
+    assert found.low <= observed <= found.high
+    turned = contrast_of_whole(metric, [other], [one], expected)
+    assert (turned.difference, turned.p_value) == (pytest.approx(-found.difference), pytest.approx(found.p_value))
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE))
+def test_a_score_of_all_rows_is_told_apart_in_the_direction_in_which_it_differs(name: str) -> None:
+    chance, kind = np.random.default_rng(0), METRICS[name][0]
+    texts = {
+        "classification": LABELS,
+        "multi-label": ["a, b", "b", "none"],
+        "tagging": ["B-PER I-PER O", "O B-LOC O", "O O B-PER"],
+        "generation": ["the parcel is late again", "an invoice was paid twice today", "no login for the new tent"],
+    }
+    expected = [f"{value:.3f}" for value in chance.normal(size=60)] if kind == "regression" else [texts[kind][i % 3] for i in range(60)]
+    wrong = set(chance.choice(60, 40, replace=False).tolist())
+    worse = [expected[(place + 1) % 60] if place in wrong else text for place, text in enumerate(expected)]
+    better = [expected[(place + 1) % 60] if place in wrong and place % 4 == 0 else text for place, text in enumerate(expected)]
+    metric = metric_of(name, kind)
+    found = contrast_of_whole(metric, [better], [worse], expected)
+    assert found.difference == pytest.approx(metric.score(better, expected) - metric.score(worse, expected))
+    assert metric.sign * found.difference > 0
+    assert found.p_value < 0.05
+    assert found.low <= found.difference <= found.high
+    assert found.detectable > 0
+    same = contrast_of_whole(metric, [better], [better, better], expected)
+    assert (same.difference, same.p_value) == (0, 1)
+
+
+def test_a_column_asked_several_times_counts_by_the_mean_of_its_scores() -> None:
+    metric = metric_of("macro_f1", "classification")
+    one, other, expected = _answered(np.random.default_rng(5), 40, 0.6)
+    third = expected[:30] + other[30:]
+    found = contrast_of_whole(metric, [one, other], [third], expected)
+    mean = (metric.score(one, expected) + metric.score(other, expected)) / 2
+    assert found.difference == pytest.approx(mean - metric.score(third, expected))
+
+
+def test_columns_alike_by_chance_are_seldom_told_apart_by_an_f1() -> None:
+    """Two that answer by one rule: at most 7 of 100 pairs, as the grid's verdict promises."""
+    metric, chance = metric_of("macro_f1", "classification"), np.random.default_rng(11)
+    told = 0
+    for _ in range(200):
+        one, other, expected = _answered(chance, 12, 0.6)
+        told += contrast_of_whole(metric, [one], [other], expected).p_value < 0.05
+    assert told <= 14

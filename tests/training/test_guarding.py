@@ -22,7 +22,7 @@ from nbtune.training.guarding import Guard
 from nbtune.training.state import State
 from nbtune.training.step import Stepper
 from tests.examples import ticket_task
-from tests.tiny import tiny_llama
+from tests.tiny import tiny, tiny_llama
 from tests.training.runs import bytes_of, start
 
 TASK = [Encoded((10, 11, 12, 13, 14, 15), 4), Encoded((20, 21, 22, 23), 2)]
@@ -72,12 +72,15 @@ def test_what_a_text_adds_to_a_loss_is_its_cross_entropy_and_its_divergence_from
         base, _, guard = made(folder, **options)
         losses, gaps = by_hand(base, guard, 2)
         assert float(gaps) > 1e-4
-        with base.lease("it", training=True) as model:
-            found = guard.loss(model, base, 2)
-        assert float(found) == pytest.approx(weights[0] * float(losses) + weights[1] * float(gaps), rel=1e-4)
+        for at_once, parts in ((8, 1), (1, guard.rows)):
+            with base.lease("it", training=True) as model:
+                found = [float(loss) for loss in guard.losses(model, base, 2, at_once)]
+            assert len(found) == parts
+            assert sum(found) == pytest.approx(weights[0] * float(losses) + weights[1] * float(gaps), rel=1e-4)
 
 
-def test_a_step_goes_where_both_gradients_lead_and_tells_the_task_s_own_loss(folder: Path) -> None:
+@pytest.mark.parametrize("rows_at_once", [1, 2])
+def test_a_step_goes_where_both_gradients_lead_and_tells_the_task_s_own_loss(folder: Path, rows_at_once: int) -> None:
     options = {"optim": "sgd", "learning_rate": 0.1, "lr_scheduler_type": "constant", "warmup_ratio": 0.0, "max_grad_norm": 0.0}
     base, spec, guard = made(folder, replay=0.25, kl_to_base=1.5, **options)
     before = {name: parameter.detach().clone() for name, parameter in base.trained("it").items()}
@@ -92,7 +95,7 @@ def test_a_step_goes_where_both_gradients_lead_and_tells_the_task_s_own_loss(fol
     mean = sum(nats) / 4  # type: ignore[operator]
     grads = torch.autograd.grad(0.75 * mean + 0.25 * losses + 1.5 * gaps, list(base.trained("it").values()))
     stepper = Stepper(spec=spec, base=base, adapter="it", objective=objective("sft"), rows=TASK, packed=True, total_steps=1, guard=guard)
-    done = stepper.take(1, spec, State(micro_rows=2))
+    done = stepper.take(1, spec, State(micro_rows=rows_at_once))
     assert float(done.figures.values()[0]) == pytest.approx(float(mean), rel=1e-5)
     for (name, parameter), grad in zip(base.trained("it").items(), grads, strict=True):
         assert torch.allclose(parameter, before[name] - 0.1 * grad, atol=1e-6), name
@@ -165,3 +168,27 @@ def test_what_cannot_be_guarded_is_refused(folder: Path) -> None:
         nbtune.finetune("lora", task=ticket_task(), model=folder, objective="classification", replay=0.1, **FAST).wait()
     with pytest.raises(SpecError, match="replay must be less than 1"):
         nbtune.finetune("lora", task=ticket_task(), model=folder, replay=1.0)
+
+
+def test_what_the_base_expects_is_asked_without_dropout(tmp_path: Path) -> None:
+    """A model that is still its base is no way from it, though it drops units while it trains."""
+    spec = get("lora").spec.build({"kl_to_base": 1.0})
+    base = own_base(source_of(tiny("gpt2", tmp_path)), dtype="float32", quantization=None, device="cpu")
+    attach(get("lora"), base, spec, "it")
+    guard = Guard.of(spec, base.tokenizer, ())
+    assert guard is not None
+    seen: list[bool] = []
+    base.model.register_forward_pre_hook(lambda module, _: seen.append(module.training))
+    with base.lease("it", training=True) as model:
+        list(guard.losses(model, base, 1, 8))
+        assert model.training
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize("method", ["prefix-tuning", "prompt-tuning", "lora"])
+def test_a_guarded_run_may_compute_its_blocks_again(folder: Path, method: str) -> None:
+    losses = []
+    for checkpointing in (False, True):
+        said = {**FAST, "max_steps": 3, "kl_to_base": 1.0, "gradient_checkpointing": checkpointing}
+        losses.append(nbtune.finetune(method, task=ticket_task(), model=folder, **said).wait().history["loss"].tolist())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
