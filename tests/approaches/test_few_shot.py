@@ -106,7 +106,7 @@ def test_a_label_that_begins_with_another_one_can_be_the_answer(tmp_path: Path, 
     sizes = {"shipping": ("many", "10"), "billing": ("few", "1"), "technical": ("some", "2")}
     rows = [{"text": row["text"], "size": sizes[row["team"]][0], "count": sizes[row["team"]][1]} for row in ticket_rows(60)]
     task = ticket_task(data=rows, prompt="{{ text }}\nThere are {{ size }}:", completion=" {{ count }}")
-    said = {"dtype": "float32", "learning_rate": 3e-3, "num_train_epochs": 12, "num_samples": 0}
+    said = {"dtype": "float32", "learning_rate": 3e-3, "num_train_epochs": 30, "num_samples": 0}
     run = nbtune.finetune("full", task=task, model=tiny(family, tmp_path), **said).wait()
     assert {item.expected for item in task.test} == {"10", "1", "2"}
     assert run.predict([item.row for item in task.test]) == [item.expected for item in task.test]
