@@ -85,8 +85,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
     notebook = nbformat.read(ROOT / "notebooks" / "01_quickstart.ipynb", as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(told.replace("GRIDS", "{'tickets': tickets_grid, 'dates': dates_grid}")))
     nbformat.write(notebook, source)
-    environment = {name: value for name, value in os.environ.items() if name != "NBTUNE_HOME"}
-    environment["OMP_NUM_THREADS"] = str(min(2, os.cpu_count() or 1))
+    environment = {name: value for name, value in os.environ.items() if name != "NBTUNE_HOME"}  # one thread, as the tests beside it
     done = subprocess.run(
         (sys.executable, ROOT / "tools" / "tour.py", source, folder / "build"), capture_output=True, text=True, env=environment, check=False
     )
