@@ -120,7 +120,7 @@ def _ask(made: Sequence[Approach], spec: PromptSpec, report: Callable[[str], Non
         task = approach.task
         rows = task.dev[: spec.num_rows]
         expected = [row.expected for row in rows]
-        asking = Asking.of(task, next(iter(approach.engines), None), spec.scoring, spec.decoding)
+        asking = Asking.of(task, approach.engines, spec.scoring, spec.decoding)
         progress = counted(report, approach.label, "dev rows")
         outputs = approach.answer([row.question for row in rows], asking, progress=progress).outputs
         scored = bool(rows)

@@ -69,11 +69,11 @@ class Setting:
         held = [str(text) for text in (self.quantization, self.dtype) if text is not None]
         return f"{getattr(self.model, 'name', self.model)}{f' ({held[0]})' if held else ''}"
 
-    def asking(self, task: Task, engine: Engine | None) -> Asking:
+    def asking(self, task: Task, engine: Engine) -> Asking:
         """How a grid of this setting asks."""
         from nbtune.spec import DecodingSpec
 
-        return Asking.of(task, engine, self.scoring, self.decoding or DecodingSpec())
+        return Asking.of(task, [engine], self.scoring, self.decoding or DecodingSpec())
 
     def base(self) -> Base:
         """The shared base.
@@ -122,24 +122,18 @@ class Asking:
     """Whether a row's answers may be taken from where they are kept, with the seconds that they took; what calibrates them always may."""
 
     @classmethod
-    def of(cls, task: Task, engine: Engine | None, scoring: Scoring, decoding: DecodingSpec, *, others: Sequence[Engine] = ()) -> Asking:
-        """What was said, the rest by the task's training answers; without a model nothing is decoded.
-
-        Of `others` that read other tokens than `engine` the answers are given room as well: all may write as many tokens.
+    def of(cls, task: Task, engines: Sequence[Engine], scoring: Scoring, decoding: DecodingSpec) -> Asking:
+        """What was said, the rest by the task's training answers, as long as they are in the tokens of any of the models that are asked.
 
         Raises:
             SpecError: a form of answers that cannot be followed.
         """
         how = scoring if task.kind == "classification" else "generate"
-        if engine is None:
+        if not engines:  # nothing is decoded
             return cls(how, Decoding(), task.kind == "tagging")
-        said = decoding_for(task, engine.encoder, decoding.max_new_tokens, decoding.stop)
-        alike = {id(engine.encoder.tokenizer)}
-        for other in others:
-            if id(other.encoder.tokenizer) not in alike:
-                alike.add(id(other.encoder.tokenizer))
-                room = decoding_for(task, other.encoder, decoding.max_new_tokens, decoding.stop).max_new_tokens
-                said = replace(said, max_new_tokens=max(said.max_new_tokens, room))
+        encoders = {id(engine.encoder.tokenizer): engine.encoder for engine in engines}.values()
+        each = [decoding_for(task, encoder, decoding.max_new_tokens, decoding.stop) for encoder in encoders]
+        said = max(each, key=lambda one: one.max_new_tokens)
         return cls(how, replace(said, constraint=constraint_of(decoding)), task.kind == "tagging")
 
     def __str__(self) -> str:
@@ -267,7 +261,7 @@ class Approach(ABC):
         from nbtune.spec import AskingSpec
 
         said = AskingSpec.build({"scoring": scoring, **({} if decoding is None else {"decoding": decoding})})
-        asking = Asking.of(self.task, next(iter(self.engines), None), said.scoring, said.decoding)
+        asking = Asking.of(self.task, self.engines, said.scoring, said.decoding)
         return list(self.answer(self.task.prompts(rows), asking).outputs)
 
     def __repr__(self) -> str:

@@ -82,16 +82,15 @@ def compare(
     columns = _columns(entries, settings)
     made, lacking = _made(columns, [(floor, settings[0]) for floor in floors], task, report)
     engines = [engine for approach in made for engine in approach.engines]
-    engine = engines[0] if engines else None
-    asking = Asking.of(task, engine, spec.scoring, spec.decoding, others=engines[1:])
+    asking = Asking.of(task, engines, spec.scoring, spec.decoding)
     prompts = [item.question for item in task.test] if inputs is None else task.prompts(inputs)
     made, answered, failed = _answers(made, prompts, asking, report)
     report("checking the columns")
     checks, warnings = check_columns(task, made, answered, asking=asking, prompts=prompts, setting=settings[0])
     warnings = [*failed, *warnings]
     notes = [*lacking, *dict.fromkeys(note for one, said in zip(made, answered, strict=True) for note in (*one.notes, *said.notes))]
-    if engine is not None:
-        base = engine.base
+    if engines:
+        base = engines[0].base
         notes.insert(0, f"base: {base.name} ({str(base.dtype).removeprefix('torch.')}, {base.quantization or 'not quantized'})")
     if inputs is not None:
         costs = tuple({"approach": one.label, **one.costs(said)} for one, said in zip(made, answered, strict=True))

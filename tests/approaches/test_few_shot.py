@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer, ByT5Tokenizer
 
 import nbtune
 from nbtune.approaches import approach_of
 from nbtune.approaches.base import Asking, Setting
 from nbtune.approaches.few_shot import FewShotSpec, choose
 from nbtune.approaches.neighbours import Pool
+from nbtune.data.encoding import Encoder
 from nbtune.errors import ModelError, NbtuneError, SpecError
 from nbtune.inference import Decoding, Engine
+from nbtune.models.catalogue import folder_of
+from nbtune.spec import DecodingSpec
 from tests.approaches.by_hand import ended, label_scores, shots_before, written
 from tests.examples import echo_task, ticket_rows, ticket_task
 from tests.tiny import tiny
@@ -251,3 +256,14 @@ def test_what_cannot_be_chosen_is_refused_before_anything_is_loaded(
 def test_evenly_over_the_labels_needs_labels(folder: Path) -> None:
     with pytest.raises(SpecError, match="of kind generation"):
         of({"few-shot": {"select": "balanced"}}, echo_task(), folder)
+
+
+def test_answers_may_be_as_long_as_any_of_the_models_that_are_asked_needs() -> None:
+    """A model of bytes writes as many tokens as an answer has bytes."""
+    task, few, many = echo_task(), AutoTokenizer.from_pretrained(folder_of("minilm")), ByT5Tokenizer()
+    engines: Any = [SimpleNamespace(encoder=Encoder(tokenizer)) for tokenizer in (few, many)]
+    alone = [Asking.of(task, [engine], "sum", DecodingSpec()).decoding.max_new_tokens for engine in engines]
+    assert alone[1] > 2 * alone[0]
+    for both in (engines, engines[::-1]):
+        assert Asking.of(task, both, "sum", DecodingSpec()).decoding.max_new_tokens == alone[1]
+    assert Asking.of(task, engines, "sum", DecodingSpec(max_new_tokens=3)).decoding.max_new_tokens == 3

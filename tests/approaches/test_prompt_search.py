@@ -10,15 +10,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import nbtune
 from nbtune.approaches import label_of, wanted
-from nbtune.approaches.base import Setting
+from nbtune.approaches.base import Asking, Setting
 from nbtune.errors import ComparisonError, DataError, ModelError, NbtuneError, SpecError
 from nbtune.inference import Engine
+from nbtune.spec import DecodingSpec
+from nbtune_magics import prompt as prompt_magic
 from tests.examples import TEAMS, WORDS, echo_task, number_task, pair_task, tag_task, text_task, ticket_rows, ticket_task
 from tests.tiny import tiny_encoder, tiny_llama
 
@@ -181,6 +184,21 @@ def test_another_form_of_answers_is_another_search(folder: Path, monkeypatch: py
         nbtune.compare([own], task=echo_task(), model=folder, decoding={"choices": choices, "max_new_tokens": 3})
         assert forms, "nothing was asked anew"
         assert all(choices[0] in form for form in forms)
+
+
+def test_a_cell_s_search_asks_in_the_form_that_the_cell_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def approach_of(_entry: Any, _task: Any, setting: Setting) -> None:
+        seen.append(setting.decoding)
+        raise SpecError("seen", hint="")
+
+    monkeypatch.setattr(prompt_magic.approaches, "approach_of", approach_of)
+    spec = prompt_magic.PromptSpec.build({"task": "words", "decoding": {"choices": ["parcel", "tent"]}})
+    work = prompt_magic._work(SimpleNamespace(spec=spec, given={"model": folder}), echo_task(), ["prompt-search"])
+    with pytest.raises(SpecError, match="seen"):
+        work(print)
+    assert [each.choices for each in seen] == [("parcel", "tent")]
 
 
 def test_numbers_are_raced_by_which_is_nearer(folder: Path) -> None:
@@ -444,7 +462,7 @@ def test_it_answers_new_rows_alone(folder: Path, task: nbtune.Task) -> None:
 def test_a_prompt_of_which_the_row_is_unknown_is_refused_rather_than_asked_in_other_words(search: Search) -> None:
     task = ticket_task(300)
     found = search(task, templates=variants("GOOD"))
-    asking = Setting(None).asking(task, None)
+    asking = Asking.of(task, (), "sum", DecodingSpec())
     assert found.answer([task.test[0].prompt], asking).outputs == found.answer([task.test[0].question], asking).outputs
     with pytest.raises(DataError, match="of what row the prompt"):
         found.answer(["Ticket: something else\nTeam:"], asking)

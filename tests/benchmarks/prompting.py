@@ -104,7 +104,7 @@ def prefix(rounds: int) -> list[Figure]:
     approach = approach_of({"few-shot": {"k": SHOTS}}, task, Setting(MODEL, "float32"))
     engine, asked = approach.engines[0], next(part for part in approach.parts if isinstance(part, Asked))
     rows = [item.question for item in (*task.test, *task.dev)][:ROWS]
-    prompts = list(map(str, asked.texts(rows, Asking.of(task, engine, "sum", DecodingSpec()))))
+    prompts = list(map(str, asked.texts(rows, Asking.of(task, [engine], "sum", DecodingSpec()))))
     labels = [f" {label}" for label in [*task.labels, "hardware", "legal", "sales", "press"][:LABELS]]
     rivals = {"transformers": plain, "without": without_prefix}
     took: dict[str, list[float]] = {name: [] for name in ("ours", *rivals)}

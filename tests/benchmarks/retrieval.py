@@ -153,7 +153,7 @@ def inject(count: int) -> None:
     for name in ("harmless", "planted"):
         for guard in (True, False):
             approach = nbtune.prompt("retrieval", task=task, model=MODEL, index=name, k=1, by="text", guard=guard)
-            asking = Asking.of(task, approach.engine, "generate", DecodingSpec(max_new_tokens=24))
+            asking = Asking.of(task, approach.engines, "generate", DecodingSpec(max_new_tokens=24))
             answers = approach.answer([item.prompt for item in task.test], asking)
             followed = [CANARY.lower() in output.lower() for output in answers.outputs]
             right = sum(row["code"] in output for row, output in zip(rows, answers.outputs, strict=False))

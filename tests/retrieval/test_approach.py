@@ -36,7 +36,7 @@ def handbook(encoder: str, home: Path) -> Index:
 
 def asked(approach: Any, prompt: str) -> str:
     """What the model reads for a prompt."""
-    asking = Asking.of(approach.task, approach.engine, "sum", DecodingSpec())
+    asking = Asking.of(approach.task, approach.engines, "sum", DecodingSpec())
     return str(approach.texts([prompt], asking)[0])
 
 
@@ -106,10 +106,10 @@ def test_rows_for_which_nothing_is_near_enough_are_asked_without_passages_and_co
     task = ticket_task(30)
     approach = nbtune.prompt("retrieval", task=task, model=model, index="handbook", k=2, by="vector", threshold=1.0)
     prompts = [item.prompt for item in task.test]
-    answers = approach.answer(prompts, Asking.of(task, approach.engine, "sum", DecodingSpec()))
+    answers = approach.answer(prompts, Asking.of(task, approach.engines, "sum", DecodingSpec()))
     assert answers.passages == ((),) * len(prompts)
     assert any(f"for {len(prompts)} of {len(prompts)} rows nothing was found" in note for note in answers.notes)
-    zero = nbtune.prompt("zero-shot", task=task, model=model).answer(prompts, Asking.of(task, approach.engine, "sum", DecodingSpec()))
+    zero = nbtune.prompt("zero-shot", task=task, model=model).answer(prompts, Asking.of(task, approach.engines, "sum", DecodingSpec()))
     assert answers.label_scores == zero.label_scores
 
 
@@ -146,7 +146,7 @@ def test_a_conversation_has_the_passages_in_its_last_turn(handbook: Index, model
     tokenizer.save_pretrained(shutil.copytree(model, tmp_path / "chat"))
     approach = nbtune.prompt("retrieval", task=task, model=tmp_path / "chat", index="handbook", k=1, by="text", guard=False)
     prompt = task.test[0].prompt
-    asking = Asking.of(task, approach.engine, "generate", DecodingSpec(max_new_tokens=4))
+    asking = Asking.of(task, approach.engines, "generate", DecodingSpec(max_new_tokens=4))
     found = approach._found([prompt])  # type: ignore[attr-defined]
     conversation: Any = approach.texts([prompt], asking)[0]  # type: ignore[attr-defined]
     assert conversation.turns[-1]["content"].startswith("[1] ")

@@ -1,6 +1,7 @@
 """What goes wrong while a run trains: it is said, nothing is lost, and the numbers are those of a run where nothing did."""
 
 import errno
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import nbtune
 from nbtune.errors import RunError
 from nbtune.events import Checkpoint, Control, Note, Step
+from nbtune.models import shared
 from nbtune.training import checkpoints
 from nbtune.training.step import Stepper
 from tests.training.runs import bytes_of, figures, start
@@ -212,3 +214,27 @@ def test_a_listener_that_raises_is_its_own_affair(folder: Path) -> None:
     run.wait()
     assert run.status == "finished"
     assert heard.count("step") >= 11
+
+
+def test_a_run_that_goes_back_holds_its_copy_of_the_model_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_gradients(monkeypatch, {5, 6, 7})
+    real, made, alive = shared.own_base, [], []
+
+    def own_base(*said: Any, **more: Any) -> Any:
+        alive.append(sum(each() is not None for each in made))
+        base = real(*said, **more)
+        made.append(weakref.ref(base))
+        return base
+
+    monkeypatch.setattr(shared, "own_base", own_base)
+    run = start(folder, "full", learning_rate=1e-4).wait()
+    assert "back to its checkpoint of step 3" in notes(run)
+    assert alive == [0, 0]
+
+
+def test_float16_may_seek_its_scale_for_as_many_steps_as_that_takes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_gradients(monkeypatch, {1, 2, 3, 4})
+    run = start(folder, dtype="float16").wait()
+    assert "back to" not in notes(run)
+    assert [event.step for event in run.events() if isinstance(event, Step) and event.skipped] == [1, 2, 3, 4]
+    assert run.status == "finished"

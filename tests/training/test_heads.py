@@ -10,6 +10,7 @@ import torch
 from sklearn.metrics import f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils.class_weight import compute_class_weight
+from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 import nbtune
@@ -18,6 +19,7 @@ from nbtune.data.encoded import Labelled, Reading
 from nbtune.data.encoding import Encoder, encode_rows
 from nbtune.data.pairs import Pair
 from nbtune.errors import DataError, ModelError, NbtuneError, SpecError
+from nbtune.launch.attached import _away
 from nbtune.methods import attach, get
 from nbtune.metrics.scores import metric_of
 from nbtune.models.base import Base
@@ -327,3 +329,22 @@ def test_an_objective_that_does_not_suit_the_task_is_refused(name: str, make: An
 def test_a_classical_classifier_is_refused_where_a_row_has_several_labels(bert: Path) -> None:
     with pytest.raises(SpecError, match="fits classifiers, and task 'topics' is of kind multi-label"):
         nbtune.finetune("features", task=topic_task(), model=bert, objective="classification").wait()
+
+
+def test_a_task_of_one_label_that_a_row_has_or_has_not_is_learnt(bert: Path) -> None:
+    rows = [{"text": row["text"], "topics": ["late"] if row["team"] == "shipping" else []} for row in ticket_rows(60)]
+    run = nbtune.finetune(
+        "full", task=topic_task(data=rows), model=bert, objective="classification", max_steps=40, learning_rate=1e-3
+    ).wait()
+    losses = run.history["loss"].dropna()
+    assert losses.iloc[-8:].mean() < losses.iloc[:8].mean()
+    assert set(run.predict([row["text"] for row in rows[:6]])) <= {"late", "none"}
+
+
+@pytest.mark.parametrize(("kind", "of"), [("regression", "number"), ("multi-label", "labels"), ("", "tokens")])
+def test_how_far_a_merged_model_is_from_its_run_is_told_of_what_its_outputs_mean(kind: str, of: str) -> None:
+    wanted, said = torch.randn(2, 4, {"number": 1}.get(of, 5), generator=torch.Generator().manual_seed(0))
+    spread = {"number": lambda x: Normal(x, 1.0), "labels": lambda x: Bernoulli(logits=x), "tokens": lambda x: Categorical(logits=x)}[of]
+    nats = kl_divergence(spread(wanted), spread(said))
+    assert _away(wanted, said, kind) == pytest.approx(float(nats.sum() / 4), rel=1e-4)
+    assert _away(wanted, wanted, kind) == pytest.approx(0, abs=1e-6)
