@@ -304,7 +304,7 @@ def _refuse(options: PromptSearchSpec, rows: SearchRows, count: int, calibrating
 
 def _key(task: Task, model: _Model, proposer: Proposer | None) -> str:
     """By what decides an answer; not by templates, rounds or budget, so that a search goes on when it is given more of them."""
-    how = [model.asking.scoring, model.asking.decoding.key, [row_key(shot.row) for shot in model.shots]]
+    how = [model.asking.scoring, model.asking.decoding.key, model.engine.ends, [row_key(shot.row) for shot in model.shots]]
     how += [list(model.calibrate_on)] if model.calibrate_on else []
     asked = question_keys(model.engine, [[]], how)
     return search_key(task.fingerprint, asked, proposer.key if proposer is not None else None)

@@ -76,7 +76,7 @@ class Questions:
 
     def scored(self, completions: Sequence[str], progress: Progress) -> list[list[tuple[float, int]]]:
         """As `Engine.score`."""
-        found = self._asked(["score", list(completions)], partial(self._engine.score, answers=completions), progress)
+        found = self._asked(["score", list(completions), self._engine.ends], partial(self._engine.score, answers=completions), progress)
         return [[(float(nats), int(count)) for nats, count in row] for row in found]
 
     def read(self, progress: Progress) -> list[str]:
@@ -85,7 +85,7 @@ class Questions:
 
     def generated(self, decoding: Decoding, progress: Progress) -> list[str]:
         """As `Engine.generate`."""
-        return self._asked(["generate", *decoding.key], partial(self._engine.generate, decoding=decoding), progress)
+        return self._asked(["generate", *decoding.key, self._engine.ends], partial(self._engine.generate, decoding=decoding), progress)
 
     def _asked(self, how: list[Any], ask: Ask, progress: Progress) -> list[Any]:
         began = time.perf_counter()

@@ -6,12 +6,13 @@ One function encodes a prompt for training, scoring and generating alike, so tha
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from nbtune.data.chat import answers_in, closing_of, said
 from nbtune.data.conversations import Conversation
 from nbtune.data.encoded import Answered, Answering, Dialogue, Encoded, Labelled, Reading, Spans, Tagged, Tagging, Texts, pieces_of
 from nbtune.data.instructions import Instruction
@@ -37,9 +38,9 @@ class TokenView:
 class Encoder:
     """Encodes the prompts and answers of one task with one tokenizer.
 
-    With `chat` the prompt is the user's turn of the tokenizer's chat template (after `system`), and the answer the assistant's;
-    the answer's outer spaces are dropped there, because the template sets its own. `first` are ids that stand before every prompt; of
-    instructions the prompts of `sets` have as many of their own, which follow those, set by set.
+    With `chat` the prompt is the user's turn of the tokenizer's chat template (after `system`), and the answer the assistant's; the
+    answer's outer spaces are dropped there, because the template sets its own, and it ends as the template ends a turn. `first` are ids
+    that stand before every prompt; of instructions the prompts of `sets` have as many of their own, which follow those, set by set.
     With `reading` a row is a text and its class, or its words and their tags, and nothing is written; with `Texts` it is a piece of a text;
     with `Answering` the answer is a text of its own, which a decoder writes, and its outer spaces are dropped as well.
     """
@@ -77,7 +78,7 @@ class Encoder:
         """The whole text that the model reads before it answers, special tokens of a chat template included."""
         if not self.chat:
             return prompt
-        return self._said(self._turns(prompt), asks=True)
+        return said(self.tokenizer, self._turns(prompt), asks=True)
 
     def _turns(self, prompt: str) -> list[dict[str, str]]:
         """What stands before the answer, the task's system text first where the conversation has none of its own."""
@@ -86,28 +87,28 @@ class Encoder:
             turns.insert(0, {"role": "system", "content": self.system})
         return turns
 
-    def _said(self, turns: Sequence[Mapping[str, str]], *, asks: bool) -> str:
-        """The turns as the chat template writes them.
-
-        Raises:
-            DataError: it refuses them.
-        """
-        try:
-            return str(self.tokenizer.apply_chat_template([dict(turn) for turn in turns], tokenize=False, add_generation_prompt=asks))
-        except Exception as error:  # a template is a program of its own, and may raise anything
-            roles = ", ".join(turn["role"] for turn in turns)
-            message = f"the chat template refuses a conversation of {roles}: {error}"
-            raise DataError(message, hint="some templates know no system turn, or want user and assistant to take turns") from error
-
     def prompt_ids(self, prompt: str) -> list[int]:
         """Token ids of a prompt, with the tokenizer's BOS where it has one, and never an EOS but for an encoder."""
         return [*self.first_of(prompt), *self._ids(self.prompt_text(prompt), special=not self.chat)]
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """The tokens that end an answer: the end of sequence, and those that begin a new line."""
+        """The tokens that end an answer: those that close it, and those that begin a new line."""
+        return tuple(sorted({*_line_breaks(self.tokenizer), *self.stops}))
+
+    @cached_property
+    def closing(self) -> tuple[int, ...]:
+        """What follows an answer and is trained with it: the end of sequence, or what a chat template ends a turn with; () for neither."""
+        if self.chat and not self.opening:
+            return closing_of(self.tokenizer)
         end = self.tokenizer.eos_token_id
-        return tuple(sorted({*_line_breaks(self.tokenizer), *((end,) if isinstance(end, int) else ())}))
+        return (end,) if isinstance(end, int) else ()
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The tokens of which each alone ends what is written: the end of sequence, and the last of `closing`."""
+        end = self.tokenizer.eos_token_id
+        return tuple(sorted({*self.closing[-1:], *((end,) if isinstance(end, int) else ())}))
 
     def first_of(self, prompt: str) -> tuple[int, ...]:
         """The ids that stand before this prompt."""
@@ -130,7 +131,7 @@ class Encoder:
         return self._after(text, self._ids(text, special=not self.chat), answer)
 
     def row(self, prompt: str, answer: str, *, max_length: int, where: str = "row") -> Encoded:
-        """A training row: prompt, answer, end of sequence.
+        """A training row: prompt, answer, and what closes it.
 
         A row longer than `max_length` loses the beginning of its prompt, but for a BOS, and never a token of its answer.
 
@@ -139,14 +140,15 @@ class Encoder:
         """
         whole = self.whole(prompt, answer)
         room = max_length - len(self.first)
-        if not isinstance(self.tokenizer.eos_token_id, int):
+        if not self.closing:
             message = "the tokenizer has no end-of-sequence token, so a model could not learn to stop"
             raise DataError(message, hint="set tokenizer.eos_token before binding the model")
-        if whole.num_last < 2:  # noqa: PLR2004  the end of sequence alone
+        if whole.num_last <= len(self.closing):
             raise DataError(f"{where}: the completion {answer!r} has no tokens", hint="check the completion template")
         if whole.num_last >= room:
             taken = f", of which a soft prompt takes {len(self.first)}" if self.first else ""
-            message = f"{where}: the completion alone has {whole.num_last - 1} tokens, and max_length is {max_length}{taken}"
+            own = whole.num_last - len(self.closing)
+            message = f"{where}: the completion alone has {own} tokens, and max_length is {max_length}{taken}"
             raise DataError(message, hint=f"set max_length to {len(self.first) + len(whole.ids)} or more")
         return whole.cut(room, self.tokenizer.bos_token_id).behind(self.first_of(prompt))
 
@@ -216,13 +218,12 @@ class Encoder:
         return Encoded((*self._ids(text, special=True), *((end,) if isinstance(end, int) else ())), 1)
 
     def whole(self, prompt: str, answer: str) -> Encoded:
-        """Prompt, answer and end of sequence (where the tokenizer has one) at full length, without `first`; nothing is checked."""
+        """Prompt, answer and what closes it, at full length, without `first`; nothing is checked."""
         text = self.prompt_text(prompt)
         if isinstance(prompt, Conversation) and self.chat and not self.opening:
             return self._dialogue(prompt, text, answer)
         before = self._ids(text, special=not self.chat)
-        end = self.tokenizer.eos_token_id
-        ids = (*before, *self._after(text, before, answer), *((end,) if isinstance(end, int) else ()))
+        ids = (*before, *self._after(text, before, answer), *self.closing)
         return Answered(ids, len(before), self.opening) if self.opening else Encoded(ids, len(before))
 
     def _dialogue(self, prompt: Conversation, text: str, answer: str) -> Dialogue:
@@ -231,23 +232,15 @@ class Encoder:
         Earlier answers stand where the template puts them in the whole: a token is trained that begins inside one. Where it writes them
         in another way than when they were given (thoughts that are left out later), only the last answer is trained.
         """
-        before, end = self._ids(text, special=False), self.tokenizer.eos_token_id
-        last = (*self._after(text, before, answer), *((end,) if isinstance(end, int) else ()))
+        before = self._ids(text, special=False)
+        last = (*self._after(text, before, answer), *self.closing)
         trained = tuple(range(len(before), len(before) + len(last)))
         return Dialogue((*before, *last), len(before), (*self._earlier(prompt, text), *trained))
 
     def _earlier(self, prompt: Conversation, text: str) -> list[int]:
         """The places in `text` of what the assistant has said before."""
         turns = self._turns(prompt)
-        ahead = len(turns) - len(prompt.turns)
-        spans = []
-        for number, learnt in enumerate(prompt.learnt, start=ahead):
-            if not learnt:
-                continue
-            begin, whole = self._said(turns[:number], asks=True), self._said(turns[: number + 1], asks=False)
-            if not text.startswith(whole) or not whole.startswith(begin):
-                return []
-            spans.append((len(begin), len(whole.rstrip())))
+        spans = answers_in(self.tokenizer, text, turns, [False] * (len(turns) - len(prompt.turns)) + list(prompt.learnt))
         if not spans or not self.tokenizer.is_fast:  # the others cannot tell where their tokens stand
             return []
         offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]

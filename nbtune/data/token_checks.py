@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from nbtune.data.encoded import Encoded, Reading, Tagging, Texts, pieces_of
+from nbtune.data.conversations import Conversation
+from nbtune.data.encoded import Dialogue, Encoded, Reading, Tagging, Texts, pieces_of
 from nbtune.data.encoding import Encoder
 from nbtune.data.examples import Example
 from nbtune.data.findings import Finding, place, quoted
@@ -65,7 +66,7 @@ def code(encoder: Encoder, examples: Sequence[Example]) -> list[Coded]:
         return [Coded(item, row, row.num_trained) for item, row in zip(examples, rows, strict=True)]
     if isinstance(encoder.reading, Reading):
         return [Coded(item, encoder.labelled(item.prompt, item.expected), 1) for item in examples]
-    ended = int(isinstance(encoder.tokenizer.eos_token_id, int))
+    ended = len(encoder.closing)
     wholes = (encoder.whole(item.prompt, item.completion) for item in examples)
     return [Coded(item, whole, whole.num_last - ended) for item, whole in zip(examples, wholes, strict=True)]
 
@@ -83,6 +84,7 @@ def token_findings(encoder: Encoder, rows: Sequence[Coded], limit: Limit) -> lis
         return [*_unreadable(rows, marks), *_read_in_part(rows, limit)]
     return [
         *_untrainable(encoder, rows),
+        *_unlearnt(encoder, rows),
         *_too_long(rows, limit),
         *_ends(encoder, rows),
         *_seams(encoder, rows),
@@ -91,8 +93,7 @@ def token_findings(encoder: Encoder, rows: Sequence[Coded], limit: Limit) -> lis
 
 
 def _untrainable(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
-    tokenizer = encoder.tokenizer
-    if not isinstance(tokenizer.eos_token_id, int):
+    if not encoder.closing:
         what = "the tokenizer has no end-of-sequence token (EOS), so a model could not learn to stop"
         yield Finding("refuse", what, "set tokenizer.eos_token before binding the model")
     silent = [row for row in rows if row.num_answer == 0]
@@ -104,6 +105,22 @@ def _untrainable(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
         what = f"the prompt has no tokens in {_count(blank, rows)}, for one {blank[0].example.prompt!r:.60}"
         yield Finding("refuse", what, "there is nothing to answer: check the prompt template, or drop these rows", _places(blank))
     yield from _doubled(encoder, rows)
+
+
+def _unlearnt(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
+    """Conversations of which the last answer alone is trained, though more of it should be."""
+    if not encoder.chat or encoder.opening:
+        return
+    dialogues = [row for row in rows if isinstance(row.whole, Dialogue) and _learns(row.example.prompt)]
+    lost = [row for row in dialogues if row.whole.num_trained == row.whole.num_last]
+    if lost:
+        what = f"in {_count(lost, rows)} the last answer alone is trained: the chat template rewrites the earlier ones"
+        yield Finding("warn", what, "take out of earlier answers what the template drops, such as thoughts", _places(lost))
+
+
+def _learns(prompt: str) -> bool:
+    """Whether something in front of the last answer, but for a first turn, is to be learnt."""
+    return isinstance(prompt, Conversation) and any(prompt.learnt[1:])
 
 
 def _doubled(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
@@ -155,7 +172,7 @@ def _read_in_part(rows: Sequence[Coded], limit: Limit) -> Iterator[Finding]:
 def _too_long(rows: Sequence[Coded], limit: Limit) -> Iterator[Finding]:
     large = [row for row in rows if row.whole.num_last >= limit.tokens]
     if large:
-        most = max(row.whole.num_last for row in large) - 1
+        most = max(row.num_answer for row in large)
         what = f"{_of(large, rows)} a completion that alone has up to {most:,} tokens, and max_length is {limit.tokens:,}"
         yield Finding("refuse", what, limit.mend(max(len(row.whole.ids) for row in large)), _places(large))
     cut = [row for row in rows if row.over(limit.tokens)]
@@ -172,20 +189,18 @@ def _too_long(rows: Sequence[Coded], limit: Limit) -> Iterator[Finding]:
 
 
 def _ends(encoder: Encoder, rows: Sequence[Coded]) -> Iterator[Finding]:
-    """The end-of-sequence token where it does not belong."""
-    end, word = encoder.tokenizer.eos_token_id, str(encoder.tokenizer.eos_token)
-    if not isinstance(end, int):
-        return
-    asked = [row for row in rows if _ends_within(encoder, row, end, word)]
-    if asked:
-        what = (
-            f"{_of(asked, rows)} the end-of-sequence token {word!r} inside the prompt: a model takes what stands before it for another text"
-        )
-        yield Finding("warn", what, f"take {word!r} out of the prompt template or the data", _places(asked))
-    twice = [row for row in rows if end in row.whole.ids[row.whole.start : -1]]
-    if twice:
-        what = f"{_of(twice, rows)} the end-of-sequence token {word!r} inside the completion, and nbtune adds it at the end"
-        yield Finding("warn", what, f"take {word!r} out of the completion template or the data", _places(twice))
+    """The tokens that end an answer where they do not belong."""
+    for end in encoder.stops:
+        word = str(encoder.tokenizer.convert_ids_to_tokens(end))
+        what = f"the end-of-sequence token {word!r}" if end == encoder.tokenizer.eos_token_id else f"{word!r}, which ends a turn,"
+        asked = [row for row in rows if _ends_within(encoder, row, end, word)]
+        if asked:
+            told = f"{_of(asked, rows)} {what} inside the prompt: a model takes what stands before it for another text"
+            yield Finding("warn", told, f"take {word!r} out of the prompt template or the data", _places(asked))
+        twice = [row for row in rows if end in row.whole.ids[row.whole.start : len(row.whole.ids) - len(encoder.closing)]]
+        if twice:
+            told = f"{_of(twice, rows)} {what} inside the completion, and nbtune adds what ends it"
+            yield Finding("warn", told, f"take {word!r} out of the completion template or the data", _places(twice))
 
 
 def _ends_within(encoder: Encoder, row: Coded, end: int, word: str) -> bool:

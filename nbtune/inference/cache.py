@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AnswerCache", "question_keys"]
 
-_FORMAT: Final = "2"
+_FORMAT: Final = "3"
 """Another one where what is asked, or how, comes to mean something else."""
 _MOST: Final = 200_000
 _TABLE: Final = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value TEXT NOT NULL, seconds REAL NOT NULL) WITHOUT ROWID"

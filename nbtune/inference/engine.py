@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nbtune.inference.generating import Decoding, generate_chunk
+from nbtune.inference.generating import Decoding, ends_of, generate_chunk
 from nbtune.inference.prefix import Prefix, shared_prefix
 from nbtune.inference.progress import Progress, silent
 from nbtune.inference.scoring import Question, begins_another, chunks_of, score_chunk
@@ -69,11 +69,17 @@ class Engine:
             chunk = order[start : start + batch_size]
             told = partial(progress, start, len(order))
             with self.base.lease(self.adapter):
-                texts = generate_chunk(self.base, [ids[number] for number in chunk], decoding, prefix, self.encoder.opening, told=told)
+                asked, encoder = [ids[number] for number in chunk], self.encoder
+                texts = generate_chunk(self.base, asked, decoding, prefix, encoder.opening, stops=encoder.stops, told=told)
             for number, text in zip(chunk, texts, strict=True):
                 outputs[number] = text
             progress(min(start + batch_size, len(order)), len(order))
         return outputs
+
+    @property
+    def ends(self) -> list[int]:
+        """The tokens of which each ends what is written."""
+        return sorted({*self.encoder.stops, *ends_of(self.base.model)})
 
     def prompt_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Tokens of each prompt as it is asked."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nbtune.inference.prefix import Prefix
     from nbtune.models.base import Base
 
-__all__ = ["Decoding", "generate_chunk"]
+__all__ = ["Decoding", "ends_of", "generate_chunk"]
 
 _PLAIN: Final = {"num_beams": 1, "min_length": 0, "no_repeat_ngram_size": 0, "repetition_penalty": 1.0}
 """Said, because else a model's generation_config.json decides: that of bart-large-cnn asks for beams and a least length."""
@@ -49,11 +49,13 @@ def generate_chunk(
     prefix: Prefix,
     opening: Sequence[int] = (),
     *,
+    stops: Sequence[int] = (),
     told: Callable[[str], object],
 ) -> list[str]:
     """The continuations of `prompts` (token ids), or with an `opening` what a decoder writes behind that; the caller holds the lease.
 
-    At each token `told` hears what the first of them that goes on says so far; what it raises ends the work.
+    A token of `stops` ends each, or one that the model itself ends with. At each token `told` hears what the first of them that goes on
+    says so far; what it raises ends the work.
     """
     import torch
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
@@ -70,14 +72,14 @@ def generate_chunk(
     settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=decoding.max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=sorted({*stops, *ends_of(base.model)}) or None,
         pad_token_id=pad,
         use_cache=True,
         **_PLAIN,
     )
     begin = len(opening) or prefix.length + width
-    stops: list[Any] = [_Heard(tokenizer, pad, decoding.stop, begin, told)]
-    stops += [_StopTexts(tokenizer, decoding.stop, begin)] if decoding.stop else []
+    criteria: list[Any] = [_Heard(tokenizer, pad, decoding.stop, begin, told)]
+    criteria += [_StopTexts(tokenizer, decoding.stop, begin)] if decoding.stop else []
     held = [] if decoding.constraint is None else [Constrained(tokenizer, decoding.constraint, begin)]
     model: Any = base.model
     more = {"decoder_input_ids": torch.tensor([opening] * len(own), device=base.device)} if opening else {}
@@ -87,11 +89,18 @@ def generate_chunk(
         past_key_values=prefix.fresh(len(own)),
         generation_config=settings,
         logits_processor=LogitsProcessorList(held),
-        stopping_criteria=StoppingCriteriaList(stops),
+        stopping_criteria=StoppingCriteriaList(criteria),
         **more,
     )
     texts = tokenizer.batch_decode(made[:, begin:], skip_special_tokens=True)
     return [_cut(str(text), decoding.stop) for text in texts]
+
+
+def ends_of(model: Any) -> tuple[int, ...]:
+    """The tokens that end what a model writes, by its generation_config.json: an instructed one may name the end of a turn there, too."""
+    said = getattr(model, "generation_config", None)
+    ends = getattr(said, "eos_token_id", None)
+    return () if ends is None else tuple(ends) if isinstance(ends, list | tuple) else (int(ends),)
 
 
 def _beside(row: Sequence[int], pads: Sequence[int], *, right: bool) -> list[int]:

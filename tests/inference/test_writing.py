@@ -44,6 +44,25 @@ def test_what_is_told_ends_where_a_stop_text_begins(engine: Engine) -> None:
     assert not any(stop in text for text in heard)
 
 
+@pytest.mark.parametrize("named", ["by the model", "by the chat template"])
+def test_a_token_that_ends_a_turn_ends_what_is_written(engine: Engine, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, free = engine.encoder.prompt_ids("about the tent"), Decoding(6)
+    with engine.base.lease() as model:
+        end = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+    assert end not in engine.ends
+    (written,) = engine.generate(["about the tent"], free)
+    usual = engine.base.tokenizer.eos_token_id
+    if named == "by the model":
+        monkeypatch.setattr(engine.base.model.generation_config, "eos_token_id", [usual, end])
+    else:
+        monkeypatch.setitem(vars(engine.encoder), "closing", (usual, end))
+    assert engine.ends == sorted((usual, end))
+    (output,) = engine.generate(["about the tent"], free)
+    assert output == engine.base.tokenizer.decode([end])
+    assert written.startswith(output)
+    assert written != output
+
+
 def test_who_listens_may_end_the_work_between_two_tokens_and_the_model_is_free_again(engine: Engine) -> None:
     tokens = 0
 

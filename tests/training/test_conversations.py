@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import nbtune
 from nbtune.data.conversations import Conversation
+from nbtune.data.doctor import diagnose
 from nbtune.data.encoded import Dialogue
 from nbtune.data.encoding import Encoder, encode_rows
 from nbtune.errors import DataError, NbtuneError, SpecError
@@ -30,6 +32,17 @@ HEADERS = (
     "{% for m in messages %}<{{ m.role }}>\n{{ m.content | trim }}{{ eos_token }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>\n{% endif %}"
 )
+TURNS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|endoftext|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Whose turns end with another token than the tokenizer's end of sequence, as Gemma's do."""
+THINKS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if loop.last and m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+"""As Qwen3's: thoughts stand before the last answer alone, empty ones where it is not to think."""
 FORGETS = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and not loop.last %}{{ m.content.split('=')[-1] }}"
     "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -113,8 +126,26 @@ def dialogue(template: str, turns: list[dict[str, Any]]) -> Dialogue:
                 "Seven, of course.<|im_end|>",
             ],
         ),
+        (
+            TURNS,
+            [
+                "<|im_start|>system\nBe brief.<|endoftext|>\n<|im_start|>user\nTwo and two?<|endoftext|>\n<|im_start|>assistant\n",
+                "Four.<|endoftext|>",
+                "\n<|im_start|>user\nAnd three\nmore?<|endoftext|>\n<|im_start|>assistant\n",
+                "Seven, of course.<|endoftext|>",
+            ],
+        ),
+        (
+            THINKS,
+            [
+                "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nTwo and two?<|im_end|>\n<|im_start|>assistant\n",
+                "Four.<|im_end|>",
+                "\n<|im_start|>user\nAnd three\nmore?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+                "Seven, of course.<|im_end|>",
+            ],
+        ),
     ],
-    ids=["chatml", "brackets", "headers"],
+    ids=["chatml", "brackets", "headers", "turns", "thinks"],
 )
 def test_what_the_assistant_says_is_trained_and_nothing_else(template: str, pieces: list[str]) -> None:
     row, known = dialogue(template, TALK), tokenizer(template)
@@ -145,6 +176,22 @@ def test_a_template_that_rewrites_earlier_answers_trains_the_last_alone() -> Non
     turns = [*TALK[:2], {"role": "assistant", "content": "two and two=Four."}, *TALK[3:]]
     known = tokenizer(FORGETS)
     assert list(dialogue(FORGETS, turns).targets) == known("Seven, of course.<|im_end|>", add_special_tokens=False)["input_ids"]
+
+
+def test_that_earlier_answers_are_not_trained_is_told() -> None:
+    for template, said in ((FORGETS, "=It is"), (FORGETS, "It is"), (THINKS, "=It is")):
+        rows = [{"messages": [{**turn, "content": turn["content"].replace("It is", said)} for turn in row["messages"]]} for row in talks()]
+        found = diagnose(task(rows), tokenizer(template))
+        told = [item.text for item in found.warnings if "the last answer alone is trained" in item.text]
+        assert len(told) == (template == FORGETS and said == "=It is")
+
+
+def test_a_conversation_that_the_assistant_begins_is_read_and_its_first_words_are_not_trained() -> None:
+    turns = [{"role": "assistant", "content": "Hello, what is it?"}, *TALK[1:]]
+    row, known = dialogue(CHATML, turns), tokenizer(CHATML)
+    assert known.decode(row.ids[:8]).startswith("<|im_start|>assistant\nHello")
+    trained = [known(text, add_special_tokens=False)["input_ids"] for text in ("Four.<|im_end|>", "Seven, of course.<|im_end|>")]
+    assert list(row.targets) == [token for part in trained for token in part]
 
 
 def test_a_turn_of_weight_0_is_read_and_not_trained() -> None:
@@ -207,6 +254,33 @@ LAYOUTS: list[tuple[dict[str, Any], str, str, str, str]] = [
     ),
     (ALPACA, "alpaca", "generation", "Name it 0\n\na thing\n\n", "It 0"),
     ({**ALPACA, "input": ""}, "alpaca", "generation", "Name it 0\n\n", "It 0"),
+    ({**SHAREGPT, "system": "Bot {}"}, "messages", "generation", "system: Bot 0\n\nuser: Hi 0", "Hello 0"),
+    ({**SHAREGPT, "system": " "}, "messages", "generation", "user: Hi 0", "Hello 0"),
+    (
+        {"conversations": [{"from": "system", "value": "Own"}, *SHAREGPT["conversations"]], "system": "Bot {}"},
+        "messages",
+        "generation",
+        "system: Own\n\nuser: Hi 0",
+        "Hello 0",
+    ),
+    (
+        {"conversations": [{"from": "gpt", "value": "Welcome"}, *SHAREGPT["conversations"]]},
+        "messages",
+        "generation",
+        "assistant: Welcome\n\nuser: Hi 0",
+        "Hello 0",
+    ),
+    ({**ALPACA, "system": "Bot {}"}, "messages", "generation", "system: Bot 0\n\nuser: Name it 0\n\na thing", "It 0"),
+    (
+        {**ALPACA, "input": "", "history": [["Who {}", "I {}"]]},
+        "messages",
+        "generation",
+        "user: Who 0\n\nassistant: I 0\n\nuser: Name it 0",
+        "It 0",
+    ),
+    ({**ALPACA, "system": None, "history": []}, "alpaca", "generation", "Name it 0\n\na thing\n\n", "It 0"),
+    ({"instruction": "Name {}", "context": "a thing", "output": "It {}"}, "alpaca", "generation", "Name 0\n\na thing\n\n", "It 0"),
+    ({**ALPACA, "context": "here"}, "alpaca", "generation", "Name it 0\n\na thing\n\nhere\n\n", "It 0"),
     ({"prompt": "Q {}", "completion": " A {}"}, "prompt-completion", "generation", "Q 0", " A 0"),
     ({"tokens": ["No", "N{}"], "tags": ["O", "B-NUM"]}, "tagging", "tagging", "No N0", "O B-NUM"),
     ({"text": "A text, number {}"}, "text", "text", "A text, number 0", ""),
@@ -233,6 +307,34 @@ def test_a_layout_can_be_named_where_the_columns_show_another() -> None:
     assert nbtune.Task(name="t", data=rows, format="text").kind == "text"
 
 
+def test_columns_that_a_layout_leaves_out_are_named_and_the_others_are_not() -> None:
+    rows = [{**ALPACA, "instruction": f"Name {number}", "source": "web", "rating": 5} for number in range(20)]
+    columns = "format: alpaca, by the columns instruction, input, output"
+    assert nbtune.Task(name="t", data=rows).notes[0] == f"{columns}, source, rating; not read: source, rating"
+    assert task().notes[0] == "format: messages, by the columns messages"
+
+
+def test_a_new_row_says_its_system_text_and_its_history_in_columns_too() -> None:
+    said = {"instruction": "And you?", "history": [["Who is it?", "I"]], "system": "Be brief."}
+    assert str(task().render(said)) == "system: Be brief.\n\nuser: Who is it?\n\nassistant: I\n\nuser: And you?"
+    assert str(task().render({**SHAREGPT, "system": "Be brief."})) == "system: Be brief.\n\nuser: Hi {}"
+
+
+def test_a_question_with_several_answers_stays_on_one_side() -> None:
+    rng = random.Random(0)
+
+    def words(count: int) -> str:
+        return " ".join("".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(count))
+
+    head = {"role": "system", "content": words(60)}  # what all of them begin with makes none alike
+    asked = [[head, {"role": "user", "content": words(8)}] for _ in range(30)]
+    found = task([{"messages": [*turns, {"role": "assistant", "content": words(80)}]} for turns in asked for _ in range(2)])
+    parts = [{str(item.prompt) for item in part} for part in (found.train, found.dev, found.test)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 30
+    assert (len(found.train), len(found.dev), len(found.test), found.warnings) == (42, 6, 12, ())
+    assert not nbtune.doctor(found).refusals
+
+
 def _bad(*turns: Any) -> dict[str, Any]:
     return {"rows": [*talks(10), {"messages": list(turns)}]}
 
@@ -246,6 +348,9 @@ REFUSED: list[tuple[dict[str, Any], str, type[NbtuneError]]] = [
     (_bad(USER, {"role": "assistant", "content": " "}), "row 11, turn 2: the assistant's answer is empty", DataError),
     (_bad("hello"), "row 11, turn 1 is 'hello'", DataError),
     (_bad(USER, {**ANSWER, "weight": 0}), "row 11: the last answer has weight 0", DataError),
+    ({"rows": [{**ALPACA, "history": ["Who?"]}] * 3}, "row 1: the history is \\['Who\\?'\\]", DataError),
+    ({"rows": [{**ALPACA, "history": [["Who?", None]]}] * 3}, "row 1, turn 2 has no text: None", DataError),
+    ({"rows": [{**row, "system": 5} for row in talks(3)]}, "row 1: system is 5", DataError),
     ({"chat": False}, "rows are conversations, and chat: false is given", SpecError),
     ({"kind": "classification"}, "rows are conversations, and kind: classification is given", SpecError),
     ({"format": "alpaca"}, "format alpaca needs the column instruction, output, and there are messages", DataError),
