@@ -72,12 +72,12 @@ SEQ2SEQ: dict[str, dict[str, Any]] = {
 """Models of an encoder and a decoder likewise."""
 
 
-def tiny_llama(folder: Path, *, seed: int = 0) -> Path:
+def tiny_llama(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     """`tiny` of the family that most tests need."""
-    return tiny("llama", folder, seed=seed)
+    return tiny("llama", folder, seed=seed, **changes)
 
 
-def tiny(family: str, folder: Path, *, seed: int = 0) -> Path:
+def tiny(family: str, folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     """Writes the model and its tokenizer (byte-level BPE, no text is unknown to it) to `folder`; returns the folder."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -85,7 +85,7 @@ def tiny(family: str, folder: Path, *, seed: int = 0) -> Path:
     tokenizer = _tokenizer(["<|end|>"])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>", model_max_length=512)  # noqa: S106  a token of text
     ends = {"bos_token_id": None, "eos_token_id": fast.eos_token_id, "pad_token_id": fast.pad_token_id}
-    config = AutoConfig.for_model(family, vocab_size=len(fast), **{**ends, **FAMILIES[family]})
+    config = AutoConfig.for_model(family, vocab_size=len(fast), **{**ends, **FAMILIES[family], **changes})
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config)
     folder.mkdir(parents=True, exist_ok=True)

@@ -115,7 +115,7 @@ def refuse_apart(parents: Sequence[Parent]) -> None:
     first = parents[0]
     for parent in parents[1:]:
         both = f"runs {first.run.name} and {parent.run.name}"
-        if parent.environment.get("base") != first.environment.get("base"):
+        if parent.environment.get("weights") != first.environment.get("weights"):
             message = f"{both} are not of one base: {first.held}, and {parent.held}"
             raise RunError(message, hint="combine runs of the same weights, held in the same format")
         if parent.kind == "ia3" and _chosen(parent) != _chosen(first):

@@ -300,7 +300,7 @@ def refuse_other_base(folder: RunFolder, base: Base) -> None:
 
     kept = _environment(folder)
     same = kept.get("dtype") == str(base.dtype) and kept.get("quantization") == base.quantization
-    if same and "base" in kept and kept["base"] != fingerprint(base):
+    if same and "weights" in kept and kept["weights"] != fingerprint(base):
         message = f"{base.name!r} is not the model that run {folder.name} was trained on: its weights are others"
         raise RunError(message, hint="put the model back that was there, or train anew on this one")
 

@@ -33,7 +33,7 @@ def environment_of(base: Base) -> dict[str, Any]:
         "device": str(base.device),
         "dtype": str(base.dtype),
         "quantization": base.quantization,
-        "base": fingerprint(base),
+        "weights": fingerprint(base),
         "threads": torch.get_num_threads(),
         "process": os.getpid(),
     }

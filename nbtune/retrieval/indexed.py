@@ -39,7 +39,7 @@ __all__ = [
     "weights_of",
 ]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FILE: Final = "index.json"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _DEPTH: Final = 50

@@ -158,7 +158,9 @@ def test_a_model_that_was_changed_where_its_sum_does_not_look_is_told(tmp_path: 
     base = shared_base(source_of(folder), dtype="float32", quantization=None, device=None)
     with torch.no_grad():
         for parameter in base.model.model.layers[1].parameters():
-            parameter.mul_(5)
+            looked_at = torch.linspace(0, parameter.numel() - 1, max(64, len(parameter)), dtype=torch.float64).long()
+            kept = parameter.flatten()[looked_at]
+            parameter.mul_(5).view(-1)[looked_at] = kept
     again = nbtune.compare(["zero-shot"], task=task, model=folder, dtype="float32", floor=False)
     assert again.outputs["output"].tolist() == first.outputs["output"].tolist(), "they are those that were kept"
     assert any("a model that has changed since" in warning for warning in again.warnings)

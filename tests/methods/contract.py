@@ -18,6 +18,7 @@ from nbtune.data.encoded import Answered
 from nbtune.data.encoding import encode_rows
 from nbtune.methods import attach, first_ids, get, merges, tier
 from nbtune.models.families import can_pack
+from nbtune.models.fingerprint import fingerprint
 from nbtune.models.shared import own_base
 from nbtune.objectives import encoder_for, source_for
 from nbtune.objectives import get as objective_of
@@ -244,12 +245,15 @@ def check_caching(cell: Cell, base: Base) -> None:
 
 
 def check_opening(cell: Cell, base: Base, folder: Path) -> None:
-    """What is written to `folder` opens on a fresh base, under another name and seed, with equal logits."""
+    """What is written to `folder` opens on a fresh base, known for the same with a method on, under another name and seed: equal logits."""
     row = cell.rows(base)[0]
     wanted = _logits(base, _adapter(base), row)
     base.state(NAME).write(folder)
     torch.manual_seed(99)
+    bare = own_base(cell.source, dtype=cell.dtype, quantization=cell.quantization, device="cpu")
     fresh = cell.attached("other", seed=77)
+    for held in (base, fresh) if base.has_adapter(NAME) else (fresh,):
+        assert fingerprint(held) == fingerprint(bare), "with the method on, the base is not known again"
     fresh.restore("other", folder)
     away = float((_logits(fresh, _adapter(fresh, "other"), row) - wanted).abs().max())
     assert away == 0, f"opened again, logits differ by {away:.2g}"
