@@ -119,6 +119,14 @@ def test_near_duplicates_stay_on_one_side():
     assert any("120 rows have duplicates" in note for note in task.notes)
 
 
+def test_rows_that_ask_the_same_stay_on_one_side_though_their_columns_differ():
+    rng = random.Random(0)
+    rows = [{**row, "text": f"{row['text']:<80}" + " ".join(rng.choices(WORDS, k=99))} for row in tickets(30) for _ in range(2)]
+    task = made(rows, prompt="{{ text | truncate(80, True, '') }}", split={"dev": 0.0})
+    assert not {item.prompt for item in task.train} & {item.prompt for item in task.test}
+    assert (len(task.train), len(task.test)) == (48, 12)
+
+
 def test_fixed_words_of_template_and_data_make_no_duplicates():
     handbook = " ".join(f"{number} {word}" for number in range(20) for word in WORDS)
     rows = [{"context": handbook, **row} for row in tickets()]

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
 from nbtune.data.examples import Filled
-from nbtune.data.rows import Row
+from nbtune.data.rows import Row, plain_value
 from nbtune.errors import DataError, did_you_mean
 
-__all__ = ["Conversation", "asked", "fill_conversations", "with_shots"]
+__all__ = ["Conversation", "alpaca_turns", "asked", "fill_conversations", "needs_turns", "with_shots"]
 
 _ROLES: Final = {
     **{name: name for name in ("system", "user", "assistant", "tool")},
@@ -43,13 +43,16 @@ class Conversation(str):
 def fill_conversations(rows: Sequence[Row], column: str, part: str = "") -> tuple[list[Filled], int]:
     """The rows, each asked with all that stands before its last answer; and of how many the end was dropped because nobody answers it.
 
+    A conversation may begin with the assistant, as many of ShareGPT's do. A text in the column `system` stands in front of one that
+    begins with no such turn.
+
     Raises:
         DataError: a conversation that is none, or in which the assistant says nothing.
     """
     found, dropped = [], 0
     for number, row in enumerate(rows, start=1):
         where = f"{part} row {number}" if part else f"row {number}"
-        turns = _turns(row[column], where)
+        turns = _after_system(row, _turns(row[column], where), where)
         last = max((place for place, turn in enumerate(turns) if turn["role"] == "assistant"), default=0)
         if last == 0:
             said = "answers before anybody asks" if turns[0]["role"] == "assistant" else "says nothing"
@@ -70,14 +73,37 @@ def asked(row: Mapping[str, Any], where: str = "a row") -> Conversation:
         DataError: it is no conversation, or nobody asks.
     """
     value = next((row[name] for name in ("messages", "conversations") if name in row), None)
+    if value is None and "instruction" in row:
+        value = alpaca_turns(row, where)
     if value is None:
         raise DataError(f"{where} has no messages", hint='give {"messages": [{"role": "user", "content": "..."}]}, or a text')
-    turns = _turns(value, where)
+    turns = _after_system(row, _turns(value, where), where)
     if turns[-1]["role"] == "assistant":
         turns.pop()
     if not turns:
         raise DataError(f"{where}: nobody asks", hint="end it with the user's turn that wants an answer")
     return Conversation.of(turns)
+
+
+def needs_turns(row: Mapping[str, Any]) -> bool:
+    """Whether a row of Alpaca's columns says what no single prompt can: a system text, or what was asked and answered before."""
+    return bool(row.get("history")) or bool(str(row.get("system") or "").strip())
+
+
+def alpaca_turns(row: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """The turns that Alpaca's columns say: those of `history`, the instruction with its input, the output (where there is one).
+
+    Raises:
+        DataError: a history that is no list of question and answer.
+    """
+    history = row.get("history") or []
+    if not isinstance(history, list) or any(not isinstance(pair, list | tuple) or len(pair) != 2 for pair in history):  # noqa: PLR2004
+        raise DataError(f"{where}: the history is {history!r:.60}", hint='write it as [["question", "answer"], ...]')
+    said = [str(row[name]) for name in ("instruction", "input", "context") if row.get(name)]
+    output = row.get("output")
+    pairs = [*history, ("\n\n".join(said) or None, None if output is None else str(output))]
+    turns = [{"role": role, "content": text} for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)]
+    return turns if turns[-1]["content"] is not None else turns[:-1]
 
 
 def with_shots(shots: Sequence[tuple[Conversation, str]], prompt: Conversation) -> Conversation:
@@ -90,6 +116,14 @@ def with_shots(shots: Sequence[tuple[Conversation, str]], prompt: Conversation) 
         for turn in (*(said for said in shot.turns if said["role"] != "system"), {"role": "assistant", "content": answer})
     ]
     return Conversation.of([*head, *before, *body])
+
+
+def _after_system(row: Mapping[str, Any], turns: list[dict[str, Any]], where: str) -> list[dict[str, Any]]:
+    """The turns, behind the text of the row's column `system` where they begin with no such turn."""
+    text = plain_value(row.get("system"))
+    if not isinstance(text, str | None):
+        raise DataError(f"{where}: system is {text!r:.60}", hint="give a text, or null where there is none")
+    return [{"role": "system", "content": text}, *turns] if text and text.strip() and turns[0]["role"] != "system" else turns
 
 
 def _turns(value: Any, where: str) -> list[dict[str, Any]]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nbtune.data.duplicates import fold, near_duplicate_groups
+from nbtune.data.conversations import Conversation
+from nbtune.data.duplicates import fold, near_duplicate_groups, united
 from nbtune.data.examples import Example, Filled
 from nbtune.data.rows import canonical
 from nbtune.data.splits import refuse_overlap, split_rows
@@ -99,6 +100,8 @@ def _groups(given: Mapping[str, Sequence[Filled]], read: Sequence[str]) -> tuple
             warnings = (
                 f"{largest} of {len(every)} rows are near-duplicates of each other: only equal rows are kept on one side of the split",
             )
+    # What is asked twice is on one side, however the rows differ in what their prompts do not show.
+    numbers = united(numbers, [item.prompt.strip() for item in every])
     near = sum(count for count in Counter(numbers).values() if count > 1)
     if near and "all" in given:
         notes += (f"{near} rows have duplicates or near-duplicates, which stay on one side of the split",)
@@ -111,12 +114,25 @@ def _groups(given: Mapping[str, Sequence[Filled]], read: Sequence[str]) -> tuple
 
 
 def contents_of(rows: Sequence[Filled | Example], read: Sequence[str]) -> list[str]:
-    """What the prompts say without their fixed words: the values of the columns read, but those that are the same throughout."""
+    """What the prompts say without their fixed words: the values of the columns read, but those that are the same throughout.
+
+    Of conversations it is their turns up to the answer that is wanted, without those that all of them begin with.
+    """
     if not rows:
         return []
+    talks = [item.prompt.turns for item in rows if isinstance(item.prompt, Conversation)]
+    if talks:
+        return _said(talks)
     names = [name for name in read if all(name in item.row for item in rows)]
     varying = [name for name in names if any(item.row[name] != rows[0].row[name] for item in rows)] or names
     return ["\n".join(str(item.row[name]) for name in varying) for item in rows]
+
+
+def _said(talks: Sequence[Sequence[Mapping[str, str]]]) -> list[str]:
+    same = 0
+    while all(len(turns) > same + 1 and turns[same] == talks[0][same] for turns in talks):
+        same += 1
+    return ["\n".join(turn["content"] for turn in turns[same:]) for turns in talks]
 
 
 def equal_groups(contents: Sequence[str]) -> list[int]:

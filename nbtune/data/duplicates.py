@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["fold", "near_duplicate_groups"]
+__all__ = ["fold", "near_duplicate_groups", "united"]
 
 _SHINGLE: Final = 5
 _PERMUTATIONS: Final = 128
@@ -39,6 +39,16 @@ def near_duplicate_groups(texts: Sequence[str], *, threshold: float = 0.8) -> li
     roots = [_root(parents, number) for number in unique]
     numbers: dict[int, int] = {}
     return [numbers.setdefault(root, len(numbers)) for root in roots]
+
+
+def united(groups: Sequence[int], keys: Sequence[str]) -> list[int]:
+    """The groups with those made one that share a key (one of each member), numbered from 0 by first appearance."""
+    parents = list(range(max(groups, default=-1) + 1))
+    first: dict[str, int] = {}
+    for group, key in zip(groups, keys, strict=True):
+        _union(parents, first.setdefault(key, group), group)
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(_root(parents, group), len(numbers)) for group in groups]
 
 
 def _near_pairs(texts: Sequence[str], threshold: float) -> list[tuple[int, int]]:

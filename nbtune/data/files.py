@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from nbtune.data.rows import Row, plain_rows
 from nbtune.errors import DataError, did_you_mean
 
-__all__ = ["SUFFIXES", "decoded", "find_file", "read_bytes", "read_folder", "text_pieces"]
+__all__ = ["SUFFIXES", "decoded", "find_file", "read_bytes", "read_folder", "text_pieces", "visible_files"]
 
 Parts = dict[str, Any]
 _LISTED: Final = 6
@@ -230,13 +231,28 @@ def decoded(raw: bytes, name: str) -> str:
         raise DataError(f"{name}: {error.message}", hint=error.hint) from None
 
 
+def visible_files(folder: Path) -> Iterator[Path]:
+    """The files of a folder and those below it, none that is hidden or lies in a hidden folder.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}", hint="check its permissions") from error
+
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root) / name for name in sorted(names) if not name.startswith("."))
+
+
 def read_folder(folder: Path) -> list[Row] | None:
-    """The texts (txt, md) of a folder and those below it, in pieces, each with its `file`; None: it holds none.
+    """The texts (txt, md) of a folder and those below it but hidden ones, in pieces, each with its `file`; None: it holds none.
 
     Raises:
         DataError: one of them cannot be read.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _TEXTS and path.is_file())
+    files = sorted(path for path in visible_files(folder) if path.suffix.lower() in _TEXTS and path.is_file())
     rows: list[Row] = []
     for path in files:
         name = path.relative_to(folder).as_posix()
@@ -275,7 +291,7 @@ def find_file(text: str, folder: Path | None) -> Path:
     """
     path = Path(text).expanduser()
     path = path if path.is_absolute() else (folder or Path.cwd()) / path
-    if path.is_dir() and not any(item.suffix.lower() in _TEXTS for item in path.rglob("*")):
+    if path.is_dir() and not any(item.suffix.lower() in _TEXTS for item in visible_files(path)):
         names = _readable(path)
         hint = f"name a file in it: {', '.join(names[:_LISTED])}" if names else "name a csv, jsonl, json or parquet file"
         msg = f"{text} is a folder"

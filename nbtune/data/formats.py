@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from nbtune.data.conversations import needs_turns
 from nbtune.data.rows import Row
 from nbtune.errors import DataError
 
@@ -14,11 +15,15 @@ __all__ = ["Layout", "layout_of"]
 
 @dataclass(frozen=True)
 class Layout:
-    """What a layout says in place of the user: templates and kind; or, of conversations, the column of their turns."""
+    """What a layout says in place of the user: templates and kind; or, of conversations, the column of their turns ("": several).
+
+    `reads` are the columns that it knows; whatever else a row has is not looked at.
+    """
 
     name: str
     prompt: str
     completion: str | None
+    reads: frozenset[str]
     kind: str | None = None
     turns: str | None = None
 
@@ -32,11 +37,17 @@ _NEEDS: Final[Mapping[str, frozenset[str]]] = {
     "text": frozenset({"text"}),
 }
 """The columns of each, the likeliest first."""
+_MAY: Final[Mapping[str, tuple[str, ...]]] = {
+    "messages": ("system",),
+    "sharegpt": ("system",),
+    "alpaca": ("input", "context", "system", "history"),
+}
+"""Columns that are read where they are there: LLaMA-Factory's beside ShareGPT's and Alpaca's, Dolly's name of Alpaca's input."""
 _TURNS: Final = "{{ messages }}"
 
 
 def layout_of(rows: Sequence[Row], wanted: str) -> Layout:
-    """The layout of that name, or with "auto" the one that the columns show.
+    """The layout of that name, or with "auto" the one that the columns show; `rows` are those of all parts.
 
     Raises:
         DataError: there is none, or the columns are not those of the layout that is wanted.
@@ -52,21 +63,22 @@ def layout_of(rows: Sequence[Row], wanted: str) -> Layout:
     if not name:
         hint = f"write it, with {{{{ column }}}} for: {_listed(rows[0])}; it may be left out for rows of {known}"
         raise DataError("prompt is missing", hint=hint)
-    return _layout(name, rows[0])
+    return _layout(name, rows)
 
 
-def _layout(name: str, row: Mapping[str, Any]) -> Layout:
+def _layout(name: str, rows: Sequence[Row]) -> Layout:
+    row, reads = rows[0], _NEEDS[name].union(_MAY.get(name, ()))
     if name == "tagging":
-        return Layout(name, "{{ tokens }}", "{{ tags }}", kind="tagging")
+        return Layout(name, "{{ tokens }}", "{{ tags }}", reads, kind="tagging")
     if name == "text":
-        return Layout(name, "{{ text }}", None, kind="text")
-    if name == "alpaca":
-        more = "{% if input %}\n\n{{ input }}{% endif %}" if "input" in row else ""
-        return Layout(name, "{{ instruction }}" + more + "\n\n", "{{ output }}")
+        return Layout(name, "{{ text }}", None, reads, kind="text")
+    if name == "alpaca" and not any(needs_turns(row) for row in rows):
+        more = "".join(f"{{% if {column} %}}\n\n{{{{ {column} }}}}{{% endif %}}" for column in ("input", "context") if column in row)
+        return Layout(name, "{{ instruction }}" + more + "\n\n", "{{ output }}", reads)
     if name == "prompt-completion" and not isinstance(row["prompt"], list):
-        return Layout(name, "{{ prompt }}", "{{ completion }}")
+        return Layout(name, "{{ prompt }}", "{{ completion }}", reads)
     column = {"messages": "messages", "sharegpt": "conversations"}.get(name, "")
-    return Layout("messages", _TURNS, _TURNS, kind="generation", turns=column)
+    return Layout("messages", _TURNS, _TURNS, reads, kind="generation", turns=column)
 
 
 def _listed(row: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """From labelled rows to instructions: several ways to ask for the same, some of them turned round (Wei et al. 2022, https://arxiv.org/abs/2109.01652).
 
 A set's own prompt is one of the phrasings; the others are templates over its columns and over `text` (what its prompt reads of a row),
-`answer` and `options` (its labels).
+`answer` and `options` (its labels). The usual templates mean these three whatever columns a row has; in one that a user writes a row's own
+column of such a name is meant.
 """
 
 from __future__ import annotations
@@ -50,10 +51,14 @@ _ANSWERS_TURNED: Final = ("What may have been asked, if this is the answer: {{ a
 
 @dataclass(frozen=True)
 class Phrasing:
-    """A way to ask: template of the prompt, and of the completion where that is not the answer (`answers` False: the text)."""
+    """A way to ask: template of the prompt, and of the completion where that is not the answer (`answers` False: the text).
+
+    A `usual` one is ours, and reads no column of a row, even where one is called `text`, `answer` or `options`.
+    """
 
     prompt: Template
     answers: bool = True
+    usual: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,8 @@ class Phrasings:
         usual = _CLASSES if kind == "classification" else ()
         usual_turned = _CLASSES_TURNED if kind == "classification" else _ANSWERS_TURNED if kind == "generation" else ()
         return cls(
-            tuple(Phrasing(Template(text)) for text in (usual if templates is None else templates)),
-            tuple(Phrasing(Template(text), answers=False) for text in (usual_turned if turned is None else turned)),
+            tuple(Phrasing(Template(text), usual=templates is None) for text in (usual if templates is None else templates)),
+            tuple(Phrasing(Template(text), answers=False, usual=turned is None) for text in (usual_turned if turned is None else turned)),
         )
 
 
@@ -125,7 +130,8 @@ def instructed(source: Source, part: str, count: int | None, *, inverted: float,
 def _asked(source: Source, item: Example, way: Phrasing) -> tuple[str, str]:
     values = [(name, str(item.row[name])) for name in source.columns if item.row.get(name) is not None]
     text = values[0][1] if len(values) == 1 else "\n".join(f"{name}: {value}" for name, value in values)
-    known = {"text": text, "answer": item.expected, "options": ", ".join(source.labels), **item.row}
+    ours = {"text": text, "answer": item.expected, "options": ", ".join(source.labels)}
+    known = ours if way.usual else {**ours, **item.row}
     try:
         return way.prompt.render(known), f" {item.expected if way.answers else text}"
     except DataError as error:

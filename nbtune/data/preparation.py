@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from nbtune.data.conversations import fill_conversations
+from nbtune.data.conversations import alpaca_turns, fill_conversations
 from nbtune.data.division import Division, divide
 from nbtune.data.examples import Example, Filled, example_key, fill
 from nbtune.data.formats import Layout, layout_of
@@ -54,7 +54,7 @@ def prepare(spec: TaskSpec, folder: Path | None) -> Prepared:
     """
     _refuse_contradictions(spec)
     rows = read(spec.data, folder=folder)
-    layout = layout_of(next(iter(rows.values())), spec.format) if spec.prompt is None else None
+    layout = layout_of([row for part in rows.values() for row in part], spec.format) if spec.prompt is None else None
     spec = _with_layout(spec, layout)
     prompt = _template("prompt", str(spec.prompt))
     completion = None if spec.completion is None else _template("completion", spec.completion)
@@ -101,10 +101,10 @@ def _filled(
 ) -> tuple[dict[str, Sequence[Filled]], tuple[str, ...]]:
     """The rows of each part with their texts, and what is to be said of their layout."""
     names = {part: "" if part == "all" else part for part in rows}
-    columns = ", ".join(list(next(iter(rows.values()))[0])[:6])
-    told: tuple[str, ...] = (f"format: {layout.name}, by the columns {columns}",) if layout is not None else ()
+    told: tuple[str, ...] = () if layout is None else (_told(layout, list(next(iter(rows.values()))[0])),)
     if layout is not None and layout.turns is not None:
-        found = {part: fill_conversations(_joined(items), layout.turns or "messages", names[part]) for part, items in rows.items()}
+        talks = {part: _joined(items, layout, names[part]) for part, items in rows.items()}
+        found = {part: fill_conversations(items, layout.turns or "messages", names[part]) for part, items in talks.items()}
         dropped = sum(count for _, count in found.values())
         told += (f"{dropped} conversations end without an answer: what stands behind the last one is left out",) if dropped else ()
         return {part: items for part, (items, _) in found.items()}, told
@@ -114,10 +114,20 @@ def _filled(
     return {part: fill(items, prompt, completion, names[part]) for part, items in rows.items()}, told
 
 
-def _joined(rows: Sequence[Row]) -> Sequence[Row]:
-    """Rows whose prompt and completion are both turns, as conversations."""
-    if "messages" in rows[0] or "conversations" in rows[0]:
+def _told(layout: Layout, columns: Sequence[str]) -> str:
+    """By what a layout is known, and the columns that it leaves out but for the name of a folder's file."""
+    others = [name for name in columns if name not in layout.reads and name != "file"]
+    left = f"; not read: {', '.join(others[:_SHOWN])}{', ...' if len(others) > _SHOWN else ''}" if others else ""
+    return f"format: {layout.name}, by the columns {', '.join(columns[:6])}{left}"
+
+
+def _joined(rows: Sequence[Row], layout: Layout, part: str) -> Sequence[Row]:
+    """Rows as conversations whose turns stand in several columns: in those of Alpaca, or in prompt and completion, both of them turns."""
+    if layout.turns:
         return rows
+    if "instruction" in layout.reads:
+        where = f"{part} row" if part else "row"
+        return [{**row, "messages": alpaca_turns(row, f"{where} {number}")} for number, row in enumerate(rows, start=1)]
     return [{"messages": [*_as_list(row["prompt"]), *_as_list(row["completion"])]} for row in rows]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from nbtune.data.files import visible_files
 from nbtune.errors import DataError, did_you_mean
 from nbtune.retrieval.pages import fetched, is_address
 
@@ -113,7 +113,7 @@ def _hint(path: Path) -> str:
 
 def _of_folder(folder: Path, spec: IndexSpec, left_out: Counter[str]) -> Iterator[Source]:
     """All files in it and below that can be read, in order; none that is hidden."""
-    for path in _files(folder):
+    for path in visible_files(folder):
         suffix = path.suffix.lower()
         if suffix in _KINDS:
             yield Source(_shown(path), _KINDS[suffix], lambda path=path: _bytes(path), asked=False)  # type: ignore[misc]
@@ -121,15 +121,6 @@ def _of_folder(folder: Path, spec: IndexSpec, left_out: Counter[str]) -> Iterato
             yield from _of_table(str(path), spec.column, _shown(path))
         else:
             left_out[suffix] += 1
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}", hint="check its permissions") from error
-
-    for root, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root) / name for name in sorted(names) if not name.startswith("."))
 
 
 def _shown(path: Path) -> str:

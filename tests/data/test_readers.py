@@ -168,6 +168,18 @@ def test_a_folder_is_no_file(tmp_path):
     assert "tickets.csv" in caught.value.hint
 
 
+def test_hidden_files_and_folders_of_a_folder_of_texts_are_left_out(tmp_path):
+    folder = tmp_path / ".mine"  # what is above does not matter
+    for name in ("a.md", "below/b.txt", ".c.md", ".ipynb_checkpoints/a-checkpoint.md", "below/.venv/lib/d.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        written(folder, name, name)
+    assert [row["file"] for row in read(folder)["all"]] == ["a.md", "below/b.txt"]
+    (folder / "a.md").unlink()
+    (folder / "below/b.txt").unlink()
+    with pytest.raises(DataError, match="is a folder"):
+        read(folder)
+
+
 @pytest.mark.parametrize(
     ("data", "message", "hint"),
     [

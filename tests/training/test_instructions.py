@@ -85,6 +85,26 @@ def test_templates_of_one_s_own_stand_beside_the_set_s_own_prompt() -> None:
     assert {prompt.startswith("Ticket:") for prompt in prompts} == {True, False}
 
 
+def test_usual_phrasings_say_all_that_the_prompt_reads_whatever_the_columns_are_called() -> None:
+    rows = [{"aspect": "price", "answer": "no", "options": "none", **row} for row in ticket_rows(60)]
+    prompt = "Aspect: {{ aspect }}\nReview: {{ text }}\nTeam:"
+    reviews = nbtune.Task(name="reviews", data=rows, prompt=prompt, completion=" {{ team }}", kind="classification")
+    task = _mixed(sets={"reviews": reviews, "money": _others()}, inverted=0.5)
+    items = [item for item in task.train if item.row["set"] == "reviews"]
+    asked = [item for item in items if not item.row["turned"]]
+    around = [item for item in items if item.row["turned"]]
+    assert all("price" in item.prompt for item in asked)
+    assert all("billing, shipping, technical" in item.prompt for item in asked if not item.prompt.startswith("Aspect"))
+    fitting = {f"{ahead} {team}" for ahead in ("fits:", "example of") for team in ("billing", "shipping", "technical")}
+    assert all(any(words in item.prompt for words in fitting) for item in around)
+    assert asked
+    assert around
+    own = {"task": reviews, "templates": ["{{ aspect }} of {{ text }}, {{ options }}?"], "turned": []}
+    written = [item.prompt for item in _mixed(sets={"reviews": own, "money": _others()}).train if item.prompt.endswith("none?")]
+    assert written
+    assert all(prompt.startswith("price of ") and "aspect:" not in prompt for prompt in written)
+
+
 def test_the_mixture_is_the_same_by_its_seed_and_when_it_is_opened_again(tmp_path: Path) -> None:
     task = _mixed()
     assert _mixed().fingerprint == task.fingerprint != _mixed(seed=1).fingerprint
