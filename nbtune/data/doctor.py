@@ -242,7 +242,7 @@ def _special(encoder: Encoder, rows: Sequence[Coded]) -> tuple[tuple[str, str], 
     begin = tokenizer.bos_token_id
     opened = begin is not None and any(row.whole.ids[:1] == (begin,) for row in rows)
     first = f"{tokenizer.bos_token}" if opened else "none" if begin is None else f"none ({tokenizer.bos_token} is not added)"
-    last = f"{tokenizer.decode(encoder.closing)}, trained" if encoder.closing else "none"
+    last = f"{tokenizer.decode(list(encoder.closing))}, trained" if encoder.closing else "none"
     if isinstance(encoder.reading, Reading | Tagging):
         last = "none, nothing is written"
     prompt = "the chat template's" if encoder.chat else "the whole text" if isinstance(encoder.reading, Texts) else "the template as it is"

@@ -317,7 +317,7 @@ class Reading:
     def answer(self, outputs: Sequence[float]) -> str:
         """What a head's outputs [labels] say."""
         if self.of == "number":
-            return written_number(self.centre + self.spread * outputs[0])
+            return written_number(self.centre + self.spread * outputs[0], self.spread)
         if self.of == "labels":
             return written([label for label, value in zip(self.labels, outputs, strict=True) if value > 0])
         return self.labels[max(range(len(outputs)), key=outputs.__getitem__)]

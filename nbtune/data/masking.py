@@ -1,8 +1,9 @@
 """Masked texts: some tokens are hidden and predicted from those on both sides; others at each step.
 
 Of a row's tokens a part is chosen (15 %); of those 80 % become the mask, 10 % another token, 10 % stay as they are (Devlin et al. 2019,
-https://arxiv.org/abs/1810.04805, section 3.1). With whole words all tokens of a word are chosen together. Beside that, a model may tell
-whether the second of two passages is the one that follows the first: half of the time it is another text's.
+https://arxiv.org/abs/1810.04805, section 3.1). With whole words all tokens of a word are chosen together, where they are no more than are
+wanted. Beside that, a model may tell whether the second of two passages is the one that follows the first: half of the time it is another
+text's.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ MASKED: Final = 0.8
 REPLACED: Final = 0.1
 FOLLOWS: Final = 0
 """The class of a passage that follows the first one; 1 is another text's (transformers' order)."""
+_LONGEST: Final = 12
+"""Tokens of a word; where a tokenizer divides at spaces, what is longer is a sentence (Chinese, Japanese, Thai), a link or a key."""
 _SENTENCE: Final = re.compile("(?<=[.!?])\\s+|(?<=[\u3002\uff01\uff1f])\\s*|\n+")
 Words = tuple[tuple[int, ...], ...]
 
@@ -165,12 +168,21 @@ def _wanted(words: Words, how: Masking) -> int:
     return max(1, round(how.probability * sum(map(len, words))))
 
 
+def _hideable(words: Words, wanted: int) -> list[tuple[int, ...]]:
+    """What is hidden together: words, but for those that are longer than a word is or than what is wanted, whose tokens stand alone."""
+    found = list[tuple[int, ...]]()
+    for word in words:
+        found += [word] if len(word) <= min(wanted, _LONGEST) else [(place,) for place in word]
+    return found
+
+
 def _hidden(row: Masked, draw: random.Random) -> Masked:
-    how, order = row.how, list(row.words)
+    how, chosen = row.how, list[int]()
+    wanted = _wanted(row.words, how)
+    order = _hideable(row.words, wanted)
     draw.shuffle(order)
-    wanted, chosen = _wanted(row.words, how), list[int]()
     for word in order:
-        if len(chosen) < wanted and (not chosen or len(chosen) + len(word) <= wanted):
+        if len(chosen) + len(word) <= wanted:
             chosen += word
     places = tuple(sorted(chosen))
     ids = list(row.ids)

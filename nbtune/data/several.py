@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from nbtune.data.examples import Filled, fill
+from nbtune.data.lists import list_in
 from nbtune.data.rows import Row
 from nbtune.data.templates import Template
 from nbtune.errors import DataError, did_you_mean
@@ -34,7 +32,11 @@ def _joined(value: object, where: str) -> object:
     if value == "":
         return NONE
     if isinstance(value, str) and value.strip().startswith("["):
-        value = _listed(value.strip(), where)
+        found = list_in(value)
+        if found is None:
+            message = f"{where}: {value.strip()!r:.60} begins like a list and is none"
+            raise DataError(message, hint="give a list of labels, or labels divided by commas")
+        value = found
     if not isinstance(value, list):
         return value
     odd = [item for item in value if not isinstance(item, str) or not item.strip() or "," in item or ";" in item]
@@ -42,22 +44,6 @@ def _joined(value: object, where: str) -> object:
         hint = "a label is a text that is not empty, without comma or semicolon, which divide them"
         raise DataError(f"{where} has the label {odd[0]!r:.60}", hint=hint)
     return written([item.strip() for item in value])
-
-
-def _listed(text: str, where: str) -> list[Any]:
-    """A list that was written as text, as a table's file keeps one.
-
-    Raises:
-        DataError: it is none.
-    """
-    for read in (json.loads, ast.literal_eval):
-        try:
-            found = read(text)
-        except (ValueError, SyntaxError):
-            continue
-        if isinstance(found, list):
-            return found
-    raise DataError(f"{where}: {text!r:.60} begins like a list and is none", hint="give a list of labels, or labels divided by commas")
 
 
 def _written_like(completion: str) -> str:

@@ -66,7 +66,10 @@ def settings_for(kind: str, num_rows: int) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Classical:
-    """A fitted classifier, and all that it takes to fit it again: the states [n, hidden], their classes [n], and its settings."""
+    """A fitted classifier, and all that it takes to fit it again: the states [n, hidden], their classes [n], and its settings.
+
+    `weights` [n] are what rows weigh where they differ.
+    """
 
     kind: str
     settings: dict[str, Any]
@@ -75,15 +78,25 @@ class Classical:
     states: np.ndarray
     classes: np.ndarray
     model: Any
+    weights: np.ndarray | None = None
 
     @classmethod
     def fitted(
-        cls, kind: str, settings: dict[str, Any], states: np.ndarray, classes: np.ndarray, *, seed: int, num_classes: int
+        cls,
+        kind: str,
+        settings: dict[str, Any],
+        states: np.ndarray,
+        classes: np.ndarray,
+        *,
+        seed: int,
+        num_classes: int,
+        weights: np.ndarray | None = None,
     ) -> Classical:
-        """Fitted to these states."""
+        """Fitted to these states, each by its weight."""
         model = _unfitted(kind, settings, seed)
-        model.fit(states, classes)
-        return cls(kind, settings, seed, num_classes, states, classes, model)
+        last = f"{model.steps[-1][0]}__" if hasattr(model, "steps") else ""
+        model.fit(states, classes, **({} if weights is None else {f"{last}sample_weight": weights}))
+        return cls(kind, settings, seed, num_classes, states, classes, model, weights)
 
     @classmethod
     def open(cls, folder: Path) -> Classical:
@@ -96,7 +109,7 @@ class Classical:
 
         try:
             said, kept = json.loads((folder / _SAID).read_text()), load_file(folder / _STATES)
-            more = {"seed": said["seed"], "num_classes": said["num_classes"]}
+            more = {"seed": said["seed"], "num_classes": said["num_classes"], "weights": kept.get("weights")}
             return cls.fitted(said["kind"], said["settings"], kept["states"], kept["classes"], **more)
         except (OSError, ValueError, KeyError) as error:
             raise RunError(f"{folder} holds no classifier: {error}", hint="train it again") from error
@@ -105,7 +118,8 @@ class Classical:
         """Writes features.safetensors and classifier.json."""
         from safetensors.numpy import save_file
 
-        save_file({"states": self.states, "classes": self.classes}, folder / _STATES)
+        weights = {} if self.weights is None else {"weights": self.weights}
+        save_file({"states": self.states, "classes": self.classes, **weights}, folder / _STATES)
         said = {"kind": self.kind, "settings": self.settings, "seed": self.seed, "num_classes": self.num_classes}
         (folder / _SAID).write_text(json.dumps(said, indent=1))
 

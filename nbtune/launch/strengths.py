@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbtune.data.retained import GENERAL
 from nbtune.errors import RunError, SpecError
-from nbtune.launch.attached import engine_of
+from nbtune.launch.attached import engine_of, method_of
 from nbtune.launch.variants import MOST, own_weights
 
 if TYPE_CHECKING:
@@ -54,12 +54,14 @@ def strength_curve(folder: RunFolder, task: Task, strengths: Sequence[float], *,
 def _dev(folder: RunFolder, task: Task, engine: Engine, max_rows: int) -> Evaluator:
     """What scores the dev rows as a training does."""
     from nbtune.data.encoding import encode_dev
+    from nbtune.estimate.lengths import most_tokens
     from nbtune.models.families import can_pack
     from nbtune.objectives import get
     from nbtune.training.evaluation import Evaluator
 
     examples = task.dev[:max_rows]
-    rows = encode_dev(engine.encoder, examples, max_length=folder.spec["max_length"]) if task.metric.of_loss else ()
+    most = most_tokens(method_of(folder)[1], engine.base.config)
+    rows = encode_dev(engine.encoder, examples, max_length=most) if task.metric.of_loss else ()
     return Evaluator(
         task=task,
         base=engine.base,

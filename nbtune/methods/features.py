@@ -42,11 +42,14 @@ class Features:
         """Refuses what a classifier cannot learn.
 
         Raises:
-            SpecError: another objective than classification.
+            SpecError: another objective than classification; classes that weigh otherwise, and neighbours, which all weigh alike.
         """
         if spec.objective != "classification":
             message = f"features puts a classifier over frozen states, and the objective is {spec.objective}"
             raise SpecError(message, hint="leave objective out, or use lora")
+        if isinstance(spec, FeaturesSpec) and spec.classifier == "knn" and spec.class_weights != "none":
+            message = f"class_weights is {spec.class_weights}, and classifier knn takes no weights of rows"
+            raise SpecError(message, hint="leave class_weights out, or use classifier: logistic")
 
     def attach(self, base: Base, spec: FinetuneSpec, name: str) -> None:
         """Nothing of the model is trained."""

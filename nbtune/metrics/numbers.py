@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["errors_of", "number_in", "number_of", "numbers_of", "written_number"]
 
 _NUMBER: Final = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.,]*\d)")
+_FAR: Final = 1e3
+"""Six digits still tell numbers apart that lie a thousandth of their size from one another."""
+_EXACT: Final = 15
+"""Digits that a float always keeps."""
 
 
 def number_in(text: str) -> float | None:
@@ -31,9 +35,11 @@ def number_of(text: str) -> float | None:
     return number_in(found[1]) if found else None
 
 
-def written_number(value: float) -> str:
-    """The number as a text of at most six digits."""
-    return f"{value:.6g}"
+def written_number(value: float, spread: float = math.inf) -> str:
+    """The number as a text of at most six digits; of more where numbers that lie `spread` apart need them, as times in seconds do."""
+    ratio = abs(value) / spread
+    digits = min(_EXACT, 6 + int(math.log10(ratio))) if _FAR <= ratio < math.inf else 6
+    return f"{value:.{digits}g}"
 
 
 def numbers_of(outputs: Sequence[str], expected: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

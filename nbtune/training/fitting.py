@@ -77,16 +77,16 @@ class Fitting:
             yield Control(step=0, action="stop", position=stop.position if stop is not None else 0)
             yield Stopped(step=0, summary={})
             return
-        classes = _numbers([row.label for row in self.rows])
+        classes, weights = _numbers([row.label for row in self.rows]), _weights(self.rows)
         data_seconds = time.perf_counter() - began
-        best, score, told = self._chosen(states, classes, dev)
+        best, score, told = self._chosen(states, classes, dev, weights)
         seconds = time.perf_counter() - began
         tokens = sum(len(row.ids) for row in self.rows)
         yield Note(level="info", text=told)
         yield Step(
             step=1,
             epoch=1.0,
-            loss=_loss(best, best.states, classes),
+            loss=_loss(best, best.states, classes, weights),
             learning_rate=0.0,
             grad_norm=math.nan,
             num_tokens=tokens,
@@ -119,7 +119,7 @@ class Fitting:
         """The look at dev and some of its answers; gives the scores for the summary (none without dev rows)."""
         if dev is None:
             return {}
-        loss, name = _loss(best, dev, _numbers([row.label for row in self.dev])), self.task.metric.name
+        loss, name = _loss(best, dev, _numbers([row.label for row in self.dev]), _weights(self.dev)), self.task.metric.name
         yield Evaluation(step=1, epoch=1.0, loss=loss, metrics={name: score}, num_rows=len(dev), seconds=0.0, best=True)
         for item, output in zip(self.examples[: self.spec.num_samples], self._outputs(best, dev), strict=False):
             yield Sample(step=1, row=item.index, prompt=item.prompt, output=output, expected=str(item.label))
@@ -129,11 +129,14 @@ class Fitting:
         if self._controls.stop_asked() is not None:
             raise _LeftError
 
-    def _chosen(self, states: np.ndarray, classes: np.ndarray, dev: np.ndarray | None) -> tuple[Classical, float, str]:
+    def _chosen(
+        self, states: np.ndarray, classes: np.ndarray, dev: np.ndarray | None, weights: np.ndarray | None
+    ) -> tuple[Classical, float, str]:
         """The classifier whose setting is best on dev (the first without dev rows or among equals), its score, and what was tried."""
         made = []
+        more: dict[str, Any] = {"seed": self.spec.seed, "num_classes": len(self.task.labels), "weights": weights}
         for settings in settings_for(self.kind, len(states)):
-            found = Classical.fitted(self.kind, settings, states, classes, seed=self.spec.seed, num_classes=len(self.task.labels))
+            found = Classical.fitted(self.kind, settings, states, classes, **more)
             made.append((found, self._score(found, dev) if dev is not None else math.nan))
             if dev is None:
                 break
@@ -157,9 +160,18 @@ def _numbers(labels: Sequence[Any]) -> np.ndarray:
     return np.array(labels, dtype=np.int64)
 
 
-def _loss(classical: Classical, states: np.ndarray, classes: np.ndarray) -> float:
-    """Mean nats a row."""
-    return float(-classical.log_probabilities(states)[range(len(classes)), classes].mean())
+def _weights(rows: Sequence[Labelled]) -> np.ndarray | None:
+    """What rows weigh; None: all alike."""
+    import numpy as np
+
+    found = np.array([row.weight for row in rows])
+    return found if (found != 1.0).any() else None
+
+
+def _loss(classical: Classical, states: np.ndarray, classes: np.ndarray, weights: np.ndarray | None) -> float:
+    """Nats of the rows, each by its weight, divided by their number."""
+    nats = -classical.log_probabilities(states)[range(len(classes)), classes]
+    return float((nats if weights is None else nats * weights).mean())
 
 
 def _said(settings: dict[str, Any]) -> str:

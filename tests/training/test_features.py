@@ -9,13 +9,14 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 from transformers import AutoModel, AutoTokenizer
 
 import nbtune
 from nbtune.errors import ModelError, NbtuneError, RunError, SpecError
 from nbtune.events import Note
 from nbtune.inference.classical import Classical, settings_for
-from tests.examples import ticket_task
+from tests.examples import ticket_rows, ticket_task
 from tests.tiny import tiny_encoder, tiny_llama
 
 KINDS = ("logistic", "svm", "random-forest", "gradient-boosting", "knn")
@@ -69,6 +70,32 @@ def test_each_classifier_learns_stands_in_a_grid_and_opens_again_without_a_pickl
     assert run.predict([item.row for item in task.test]) == [task.labels[int(np.argmax([value for value, _ in row]))] for row in before]
 
 
+@pytest.mark.parametrize("kind", ["logistic", "svm", "random-forest", "gradient-boosting"])
+def test_balanced_classes_weigh_alike_and_still_do_when_it_is_opened_again(bert: Path, kind: str) -> None:
+    rows = [row for number, row in enumerate(ticket_rows(120)) if row["team"] != "shipping" or number % 3 == 0]
+    task = ticket_task(data=rows)
+    plain, run = (
+        nbtune.finetune("features", task=task, model=bert, dtype="float32", classifier=kind, class_weights=weights).wait()
+        for weights in ("none", "balanced")
+    )
+    classical, other = (Classical.open(each.folder / "checkpoints" / "step-000001") for each in (run, plain))
+    assert classical.weights is not None
+    assert other.weights is None
+    assert classical.weights == pytest.approx(compute_sample_weight("balanced", classical.classes), rel=1e-6)
+    if kind == "logistic":
+        by_hand = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, C=classical.settings["C"], class_weight="balanced"))
+        by_hand.fit(classical.states, classical.classes)
+        wanted = by_hand.predict_log_proba(classical.states)
+        np.testing.assert_allclose(classical.log_probabilities(classical.states), wanted, rtol=1e-3, atol=1e-3)
+        nats = -wanted[range(len(wanted)), classical.classes]
+        assert run.history["loss"].iloc[0] == pytest.approx(float((nats * classical.weights).mean()), rel=1e-3)
+    more = {"seed": 0, "num_classes": classical.num_classes}
+    plainest = kind, next(settings_for(kind, 99)), classical.states, classical.classes
+    alike, weighed = Classical.fitted(*plainest, **more), Classical.fitted(*plainest, **more, weights=classical.weights)
+    states = np.random.default_rng(0).normal(classical.states.mean(0), classical.states.std(0), classical.states.shape)
+    assert not np.allclose(alike.log_probabilities(states), weighed.log_probabilities(states))
+
+
 def test_the_best_setting_on_dev_is_taken_and_all_that_was_tried_is_told(bert: Path) -> None:
     run = _run(bert)
     told = next(event.text for event in run.events() if isinstance(event, Note) and event.text.startswith("logistic"))
@@ -118,6 +145,7 @@ def test_a_classifier_is_saved_as_it_is_and_what_it_has_not_is_refused(bert: Pat
     cases: list[tuple[type[NbtuneError], str, dict[str, Any]]] = [
         (SpecError, "the objective is sft", {"objective": "sft"}),
         (SpecError, "classifier", {"classifier": "perceptron"}),
+        (SpecError, "classifier knn takes no weights of rows", {"classifier": "knn", "class_weights": "balanced"}),
     ]
     for kind, match, options in cases:
         with pytest.raises(kind, match=match) as refused:

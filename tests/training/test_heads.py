@@ -1,5 +1,6 @@
 """Heads beside that of one class: two texts, several labels, a number, classes that weigh alike; whose numbers they equal, what is refused."""
 
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,16 @@ def test_a_number_is_learnt_in_units_of_its_spread_and_told_in_its_own(bert: Pat
     assert float(encoder.reading.answer([0.5])) == pytest.approx(numbers.mean() + 0.5 * numbers.std(), rel=1e-4)
 
 
+def test_a_number_far_from_nought_is_told_to_a_part_of_its_spread_and_others_in_six_digits() -> None:
+    seconds = [1_700_000_000.0 + 613 * number for number in range(140)]
+    reading = Reading(("number",), "cls", both_ways=True, of="number", centre=float(np.mean(seconds)), spread=float(np.std(seconds)))
+    told = [reading.answer([reading.target(str(value))]) for value in seconds]  # type: ignore[list-item]
+    assert [float(text) for text in told] == pytest.approx(seconds, rel=0, abs=1)
+    assert reading.answer([math.nan]) == "nan"
+    assert Reading(("number",), "cls", both_ways=True, of="number", centre=0.1).answer([0.2]) == "0.3"
+    assert Reading(("number",), "cls", both_ways=True, of="number", centre=2000.0, spread=10.0).answer([0.34567]) == "2003.46"
+
+
 def test_balanced_weights_are_scikit_learns_and_weigh_the_loss(bert: Path) -> None:
     data = [row for number, row in enumerate(ticket_rows(120)) if row["team"] != "shipping" or number % 3 == 0]
     task = ticket_task(data=data)
@@ -242,8 +253,8 @@ def test_labels_come_from_lists_and_from_texts_that_commas_divide_and_none_is_no
 
 
 def test_lists_that_a_table_keeps_as_text_are_lists() -> None:
-    texts = ('["x"]', "['x', 'y']", "[]", "y")
-    task = topic_task(data=[{"text": f"{number} about something", "topics": texts[number % 4]} for number in range(40)])
+    texts = ('["x"]', "['x', 'y']", "[]", "y", "['x' 'y']")
+    task = topic_task(data=[{"text": f"{number} about something", "topics": texts[number % 5]} for number in range(40)])
     assert task.labels == ("x", "y")
     assert {item.completion for item in task.train} == {"x", "x, y", "none", "y"}
 

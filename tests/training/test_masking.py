@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,37 @@ def test_whole_words_are_hidden_together_and_no_more_tokens_than_are_wanted() ->
         first = max(map(len, row.words))
         assert 1 <= len(drawn.places) <= max(first, round(0.15 * sum(map(len, row.words))))
     assert seen > 10
+
+
+def _of_words(*lengths: int) -> Masked:
+    ends = list(accumulate(lengths, initial=0))
+    words = tuple(tuple(range(begin, end)) for begin, end in pairwise(ends))
+    return Masked(tuple(range(1000, 1000 + ends[-1])), 0, words, _how(whole_words=True))
+
+
+@pytest.mark.parametrize("lengths", [(30,), (25, 2, 3), (100, 1), (2, 60, 60), (3, 2, 4), (2,)])
+def test_a_text_without_spaces_is_never_hidden_whole_and_each_of_its_tokens_is_at_times(lengths: tuple[int, ...]) -> None:
+    row, places, count = _of_words(*lengths), Counter[int](), 0
+    wanted = max(1, round(0.15 * sum(lengths)))
+    for time in range(400):
+        drawn = row.drawn(str(time))
+        assert 1 <= len(drawn.places) <= wanted
+        assert len(set(drawn.places)) == len(drawn.places)
+        places.update(drawn.places)
+        count += len(drawn.places)
+        for word in row.words:
+            assert len(word) > min(wanted, 12) or len({place in drawn.places for place in word}) == 1
+    assert count / 400 >= 0.8 * wanted
+    assert set(places) == set(range(sum(lengths)))
+
+
+def test_of_ordinary_words_the_same_are_drawn_as_ever() -> None:
+    row = _of_words(*[1, 2, 1, 3, 1, 1, 2, 4] * 3)
+    assert [row.drawn(str(time)).places for time in range(3)] == [
+        (1, 2, 18, 26, 27, 28, 29),
+        (8, 11, 12, 13, 14, 31, 32),
+        (4, 5, 6, 8, 15, 23, 30),
+    ]
 
 
 def test_half_of_the_second_passages_follow_and_the_others_are_of_another_text() -> None:
@@ -185,6 +217,12 @@ def test_a_run_learns_to_fill_in_and_says_how_it_was_before(name: str, method: s
 def test_an_encoder_learns_texts_by_masks_without_being_told() -> None:
     run = nbtune.finetune("lora", task=text_task(24), model=DEFAULT_ENCODER, max_steps=1, max_eval_rows=2)
     assert run.wait().spec["objective"] == "mlm"
+
+
+def test_the_strength_of_a_run_on_an_encoder_of_few_positions_is_told_of_the_rows_that_it_was_trained_on(tmp_path: Path) -> None:
+    folder = tiny_encoder("bert", tmp_path, max_position_embeddings=24)
+    run = nbtune.finetune("lora", task=text_task(), model=folder, objective="mlm", max_steps=2, **{**QUICK, "max_length": 64}).wait()
+    assert run.strength((0.0, 1.0))["perplexity"].iloc[1] == pytest.approx(run.summary["scores"]["eval_perplexity"], rel=1e-4)
 
 
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(bert: Path) -> None:

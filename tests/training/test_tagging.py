@@ -1,9 +1,12 @@
 """A tag for each word: which token a word is read at, whose scores the spans' are, what a run learns, and what is refused."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from seqeval.metrics import f1_score
@@ -157,6 +160,45 @@ def test_a_conll_file_is_read_with_the_tag_last_and_sentences_apart(tmp_path: Pa
         read("b.conll", folder=tmp_path)
 
 
+def _as_json(words: list[str]) -> str:
+    return json.dumps(words)
+
+
+def _as_numpy(words: list[str]) -> str:
+    return str(np.array(words, dtype=object))
+
+
+@pytest.mark.parametrize("written", [str, _as_json, _as_numpy])
+def test_lists_that_a_table_keeps_as_text_are_the_same_words_and_tags(written: Any, tmp_path: Path) -> None:
+    rows = [*tag_rows(40), {"tokens": ["it's", "'", "[", "a,b", "]", '"', "Zürich"], "tags": ["O"] * 6 + ["B-LOC"]}]
+    rows += [{"tokens": [f"word{number}" for number in range(30)], "tags": ["O"] * 30}]  # numpy breaks its line
+    pd.DataFrame([{name: written(words) for name, words in row.items()} for row in rows]).to_csv(tmp_path / "tags.csv", index=False)
+    wanted, task = tag_task(data=rows), tag_task(data=str(tmp_path / "tags.csv"))
+    assert task.labels == LABELS
+    assert task.metric.name == "span_f1"
+    texts = [{(item.prompt, item.completion) for item in (*each.train, *each.dev, *each.test)} for each in (task, wanted)]
+    assert texts[0] == texts[1]
+    assert task.render({"tokens": written(["Ada", "flew"])}) == "Ada flew"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "tags"), [("[ 1 ]", "O O O"), ("[1] , [2]", "O O O"), ("[ 'a' ]", "O O O"), ("[CLS] a [SEP]", "O O O"), ("[]", "O")]
+)
+def test_words_in_brackets_that_are_no_list_stay_words(tokens: str, tags: str) -> None:
+    rows = [{name: " ".join(words) for name, words in row.items()} for row in tag_rows(20)]
+    task = tag_task(data={"train": [*rows, {"tokens": tokens, "tags": tags}], "test": tag_rows(22)[20:]})
+    assert (task.train[-1].prompt, task.train[-1].completion) == (tokens, tags)
+
+
+@pytest.mark.parametrize(
+    ("tags", "prompt", "completion"),
+    [("tags", "{{tokens}}", "{{tags}}\n"), ("ner tags", "{{- tokens -}}", "{{ ner_tags }}"), ("tags", "{{  tokens }}", "{{tags }}")],
+)
+def test_a_column_is_named_with_any_white_space_and_by_any_name(tags: str, prompt: str, completion: str) -> None:
+    rows = [{"tokens": row["tokens"], tags: row["tags"]} for row in tag_rows(40)]
+    assert tag_task(data=rows, prompt=prompt, completion=completion).labels == LABELS
+
+
 def _with(tokens: Any, tags: Any) -> dict[str, Any]:
     return {"data": [*tag_rows(20), {"tokens": tokens, "tags": tags}]}
 
@@ -169,6 +211,13 @@ REFUSED: list[tuple[dict[str, Any], str, type[NbtuneError]]] = [
     (_with(["a", ""], ["O", "O"]), "row 21, 'tokens': word 2 is ''", DataError),
     (_with(["a", "b"], [0, 1]), "row 21, 'tags': word 1 is 0", DataError),
     (_with([], []), "row 21: 'tokens' holds no words", DataError),
+    (_with("['EU', rejects]", "['B-LOC', 'O']"), "row 21: 'tokens' begins like a list and is none: \"\\['EU', rejects", DataError),
+    (_with("EU rejects", "[B-LOC, O]"), "row 21: 'tags' begins like a list and is none", DataError),
+    (_with("['EU', 'rejects']", "[3 0]"), "row 21, 'tags': word 1 is 3", DataError),
+    (_with("['New York', 'fell']", "['B-LOC', 'O']"), "row 21, 'tokens': word 1 is 'New York'", DataError),
+    (_with("['a' 'b']", "['O' 'O' 'O']"), "row 21 has 2 words and 3 tags", DataError),
+    ({"prompt": "{{ tokens | lower }}"}, "of kind tagging it names the one column", DataError),
+    ({"prompt": "{{ tokens }} {{ tokens }}"}, "of kind tagging it names the one column", DataError),
     ({"prompt": "Words: {{ tokens }}"}, "of kind tagging it names the one column", DataError),
     ({"labels": ["O", "B-PER", "I-PER"]}, "has the tag 'B-LOC', which labels does not list", DataError),
     ({"labels": ["O", "B-PER", "place"]}, "labels lists 'place', which is no BIO tag", DataError),
