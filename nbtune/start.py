@@ -20,7 +20,7 @@ from nbtune.launch.thread import start_thread
 from nbtune.methods import get, settled
 from nbtune.run import Run
 from nbtune.store import RunFolder
-from nbtune.training.checkpoints import read_state
+from nbtune.training.checkpoints import read_state, step_of
 from nbtune.training.controls import to_repeat
 from nbtune.training.forgetting import KEPT
 
@@ -82,6 +82,7 @@ def finetune(
         {**values, "task": task.name, "model": source.path or source.name, "name": name or f"{task.name}_{chosen.name}".replace("-", "_")}
     )
     spec = settled(chosen, spec, task)
+    _refuse_without_looks(spec, task)
     said = {"method": chosen.name, **spec.model_dump(mode="json", exclude={"name"}), "bound": source.bound is not None}
     if spec.launch == "process":
         refuse_to_send(source, task)
@@ -92,6 +93,14 @@ def finetune(
         folder.discard()
         raise
     return Run(folder, task)
+
+
+def _refuse_without_looks(spec: FinetuneSpec, task: Task) -> None:
+    """Refuses what goes by looks at dev where there is nothing to look at."""
+    asked = " and ".join(name for name in ("early_stopping_patience", "load_best_model_at_end") if getattr(spec, name))
+    if asked and all(task.is_held_out(item) for item in task.dev[: spec.max_eval_rows]):
+        message = f"{asked} goes by looks at the dev rows, and task {task.name!r} has none"
+        raise SpecError(message, hint=f"give it some: split: {{dev: 0.1}}, or leave {asked} out")
 
 
 def spec_of(folder: RunFolder) -> FinetuneSpec:
@@ -134,14 +143,16 @@ def fork_run(folder: RunFolder, task: Task, step: int | None, name: str | None, 
     settings = {key: value for key, value in settings.items() if key not in given}
     spec = method.spec.build({**values, **given, "name": name or f"{folder.name[:58]}_fork"})
     moved = _differing(before, spec)
+    _refuse_without_looks(spec, task)
     later = _done_later(folder, at)
     same = not set(moved) - {"launch"}
     source = _source_again(folder, None, task)
     said = {"method": method.name, **spec.model_dump(mode="json", exclude={"name"}), "parent": folder.id, "parent_step": at}
     said |= ({"repeats": later} if same else {}) | {key: value for key, value in folder.spec.items() if key == "combined"}
+    best, void = _best_so_far(folder, checkpoint, spec, moved)
     child = RunFolder.create(str(spec.name), said)
     try:
-        _copy_run(folder, child, checkpoint, at, {"settings": settings, **_decided_anew(moved)})
+        _copy_run(folder, child, checkpoint, best, {"settings": settings, **_decided_anew(moved), **void})
     except OSError as error:
         child.discard()
         raise RunError(f"the fork could not be written: {error.strerror or error}", hint="free some disk space") from error
@@ -195,17 +206,29 @@ def _decided_anew(moved: Mapping[str, Any]) -> dict[str, Any]:
     return void
 
 
-def _copy_run(folder: RunFolder, child: RunFolder, checkpoint: Path, step: int, changed: dict[str, Any]) -> None:
-    """Rows, task, the checkpoint with what is `changed` in its state, and the curves up to it."""
+def _best_so_far(folder: RunFolder, checkpoint: Path, spec: FinetuneSpec, moved: Mapping[str, Any]) -> tuple[Path | None, dict[str, Any]]:
+    """The best checkpoint before this one, where a fork may end with it; and what is void where it is gone, or best by another measure."""
+    step = read_state(checkpoint)["best_step"]
+    path = checkpoint.with_name(f"step-{step or 0:06d}")
+    needed = step is not None and spec.load_best_model_at_end
+    if "metric_for_best_model" in moved or (needed and path not in folder.checkpoints()):
+        return None, {"best": None, "best_step": None, "best_scores": {}, "looks_since_best": 0}
+    return path if needed and path != checkpoint else None, {}
+
+
+def _copy_run(folder: RunFolder, child: RunFolder, checkpoint: Path, best: Path | None, changed: dict[str, Any]) -> None:
+    """Rows, task, the checkpoint with what is `changed` in its state, the best one before it as it is, and the curves up to it."""
     for file in ("data.parquet", "task.json", KEPT):
         if file != KEPT or (folder.path / file).exists():
             shutil.copyfile(folder.path / file, child.path / file)
+    if best is not None:
+        shutil.copytree(best, child.path / "checkpoints" / best.name)
     part = child.path / "checkpoints" / f".part-{checkpoint.name}"
     shutil.copytree(checkpoint, part)
     state = {**read_state(checkpoint), **changed}
     (part / "state.json").write_text(json.dumps(state))
     for event in folder.events():
-        if isinstance(event, Step | Evaluation) and event.step <= step:
+        if isinstance(event, Step | Evaluation) and event.step <= step_of(checkpoint):
             child.append(event)
     part.rename(part.with_name(checkpoint.name))
 

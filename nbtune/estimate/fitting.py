@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from nbtune.errors import ModelError, NbtuneError
 from nbtune.estimate.core import Estimate, estimate_spec
 from nbtune.estimate.lengths import most_tokens
-from nbtune.methods import get
+from nbtune.methods import get, kind_of
 
 if TYPE_CHECKING:
     from nbtune.data.encoded import Encoded
@@ -98,7 +98,7 @@ def in_memory(method: str, spec: FinetuneSpec, source: Source, need: Estimate) -
 
     chosen = get(method)
     held: dict[str, Any] = {"dtype": spec.dtype, "quantization": spec.quantization, "device": spec.device}
-    return need.weights_bytes if not chosen.writes_base and is_loaded(source, kind=chosen.kind, **held) else 0
+    return need.weights_bytes if not chosen.writes_base and is_loaded(source, kind=kind_of(chosen, spec), **held) else 0
 
 
 def _resolved(

@@ -99,7 +99,7 @@ def _fitted_engine(folder: RunFolder, task: Task, spec: Any) -> Engine:
 
 
 def own_model(folder: RunFolder) -> LoadedModel:
-    """A copy that belongs to the caller, its adapter active."""
+    """A copy that belongs to the caller, its adapter active, to be called as any model is."""
     from nbtune.methods import is_estimator
     from nbtune.models.loading import LoadedModel
 
@@ -107,8 +107,21 @@ def own_model(folder: RunFolder) -> LoadedModel:
         message = f"run {folder.name} trained nothing of its model: it is a classifier over frozen states"
         raise RunError(message, hint="ask it: run.predict(rows); or nbtune.models.load(...) for the model itself")
     base, _ = _restored(folder)
+    _cast_learnt(base)
     model: Any = base.peft or base.model
     return LoadedModel(model, base.tokenizer, base.config, base.name)
+
+
+def _cast_learnt(base: Base) -> None:
+    """Gives what learnt in float32 the format of the weights beside it: without a lease's autocast nothing multiplies one with the other.
+
+    An adapter's own layers stay, since peft casts what goes into them; the head that comes with it is none of these.
+    """
+    import torch
+
+    for key, parameter in base.model.named_parameters():
+        if parameter.dtype == torch.float32 and (base.peft is None or ".modules_to_save." in key):
+            parameter.data = parameter.data.to(base.dtype)
 
 
 def save_run(folder: RunFolder, target: Path, *, merge: bool) -> Path:
@@ -239,16 +252,21 @@ def _base(folder: RunFolder) -> Base:
 
 def _restored(folder: RunFolder, *, shared: bool = False, quantized: bool = True) -> tuple[Base, Path]:
     """The base (the shared one, where the method leaves it as it is; unquantized to merge into) with the last checkpoint on, and which."""
+    from nbtune.methods import kind_of
     from nbtune.models.shared import own_base, shared_base
+    from nbtune.models.tying import say_untied
 
     last_checkpoint(folder)  # there is one: said before anything is loaded
-    method, _ = method_of(folder)
+    method, spec = method_of(folder)
     source, held = source_of_run(folder)
     if not quantized:
         held["quantization"] = None
-    base = shared_base(source, kind=method.kind, **held) if shared and not method.writes_base else own_base(source, **held)
+    base = shared_base(source, kind=kind_of(method, spec), **held) if shared and not method.writes_base else own_base(source, **held)
     refuse_other_base(folder, base)
-    return base, _put_on(folder, base)
+    last = _put_on(folder, base)
+    if not shared and base.peft is None:
+        say_untied(base.model)  # it may be written
+    return base, last
 
 
 def _put_on(folder: RunFolder, base: Base) -> Path:

@@ -269,13 +269,14 @@ def _fitting(job: Job, controls: Controls, encoder: Encoder, rows: list[Any], to
 
 def _refuse_too_large(job: Job) -> None:
     """By the weights alone, which is quick to tell, before the whole step is followed."""
+    from nbtune.methods import kind_of
     from nbtune.models.device import device_of, dtype_of
     from nbtune.models.loading import refuse_encoder, refuse_too_large
     from nbtune.models.shared import is_loaded
 
     spec, where = job.spec, device_of(job.spec.device)
     held: dict[str, Any] = {"dtype": spec.dtype, "quantization": spec.quantization, "device": spec.device}
-    if job.source.bound is None and not is_loaded(job.source, kind=job.method.kind, **held):
+    if job.source.bound is None and not is_loaded(job.source, kind=kind_of(job.method, spec), **held):
         refuse_encoder(job.source)
         refuse_too_large(job.source, dtype_of(spec.dtype, where), spec.quantization, where)
 
@@ -326,10 +327,12 @@ def _encode(job: Job, encoder: Encoder) -> Generator[Event, None, list[Encoded]]
 
 
 def _load(job: Job) -> Base:
+    from nbtune.methods import kind_of
     from nbtune.models.shared import own_base, shared_base
 
     held: dict[str, Any] = {"dtype": job.spec.dtype, "quantization": job.spec.quantization, "device": job.spec.device}
-    return own_base(job.source, **held) if job.method.writes_base else shared_base(job.source, kind=job.method.kind, **held)
+    kind = kind_of(job.method, job.spec)
+    return own_base(job.source, **held) if job.method.writes_base else shared_base(job.source, kind=kind, **held)
 
 
 def _keep(run_id: str, base: Base) -> None:

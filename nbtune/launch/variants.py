@@ -32,7 +32,7 @@ def variant_engine(folder: RunFolder, task: Task, *, step: int | None, strength:
         RunError: there is no such checkpoint, what was trained has no strength, or its model was an object.
     """
     from nbtune.inference import engine_for
-    from nbtune.methods import attach, finish, first_ids, is_estimator
+    from nbtune.methods import attach, finish, first_ids, is_estimator, kind_of
     from nbtune.models.shared import own_base, shared_base
     from nbtune.models.strength import set_strength
     from nbtune.objectives import encoder_for
@@ -48,7 +48,7 @@ def variant_engine(folder: RunFolder, task: Task, *, step: int | None, strength:
         raise RunError(message, hint="train it on a model that has a name or a folder")
     checkpoint = last_checkpoint(folder) if step is None else checkpoint_of(folder, step)
     source, held = source_of_run(folder)
-    base = own_base(source, **held) if method.writes_base else shared_base(source, kind=method.kind, **held)
+    base = own_base(source, **held) if method.writes_base else shared_base(source, kind=kind_of(method, spec), **held)
     refuse_other_base(folder, base)
     # No part of it is the run's id: who looks for the run's own tensors by name must not find these.
     name = f"variant-{hashlib.sha256(f'{folder.id} {checkpoint.name} {strength!r}'.encode()).hexdigest()[:16]}"

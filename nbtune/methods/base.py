@@ -28,6 +28,7 @@ __all__ = [
     "first_ids",
     "folds",
     "is_estimator",
+    "kind_of",
     "merges",
     "remembered",
     "settled",
@@ -78,7 +79,7 @@ class Method(Protocol):
     `spec` is its options (the common ones of `FinetuneSpec` and its own). With `writes_base` it trains the base's own weights, so
     it is given a copy; else it adds an adapter named by the run to a shared base, of `kind` by peft's name.
     What `merges` can be made part of the base's own weights. Some methods have more, which the functions below ask for: `estimates`,
-    `virtual_tokens`, `requires_of`, `settled`, `begin`, `fold`, `remembers`.
+    `virtual_tokens`, `requires_of`, `settled`, `begin`, `fold`, `remembers`, `shares`.
     """
 
     name: str
@@ -98,6 +99,19 @@ class Method(Protocol):
 
     def attach(self, base: Base, spec: Any, name: str) -> None:
         """Makes exactly the intended parameters trainable, as the adapter `name` or in the base itself."""
+
+
+def kind_of(method: Method, spec: Any) -> str | None:
+    """What a base is asked for to put such an adapter on: the method's `kind`, and the values of the options that it `shares`.
+
+    What these options decide peft keeps once for all adapters on a base, as the first one had it. None: it needs no base of a kind.
+    """
+    said = {name: getattr(spec, name) for name in getattr(method, "shares", ())}
+    return f"{method.kind} {json.dumps({name: _in_order(value) for name, value in said.items()})}" if said else method.kind
+
+
+def _in_order(value: object) -> object:
+    return sorted(value) if isinstance(value, tuple) else value
 
 
 def is_estimator(method: Method) -> bool:
@@ -126,7 +140,12 @@ def attach(method: Method, base: Base, spec: Any, name: str) -> None:
     Raises:
         SpecError, ModelError: what the method refuses.
     """
-    method.attach(base, spec, name)
+    try:
+        method.attach(base, spec, name)
+    except BaseException:
+        base.held_for = base.held_for if base.peft is not None else None  # with nothing on it, it will do for any
+        raise
+    base.held_for = kind_of(method, spec) or base.held_for
     if base.heads and not is_estimator(method):
         base.begin_heads(name, spec.seed)
 

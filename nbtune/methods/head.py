@@ -35,7 +35,8 @@ class Head:
 
     def attach(self, base: Base, spec: FinetuneSpec, name: str) -> None:
         """Sets the head free."""
-        from nbtune.models.families import head, untie_head
+        from nbtune.models.families import head
+        from nbtune.models.tying import untie_head
 
         untie_head(base.model)
         base.train_only([head(base.model)])

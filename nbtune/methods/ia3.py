@@ -47,6 +47,7 @@ class Ia3(LayerTuner):
     paper: ClassVar[str] = "https://arxiv.org/abs/2205.05638"
     kind: ClassVar[str] = "ia3"
     spec: ClassVar[type[FinetuneSpec]] = Ia3Spec
+    shares: ClassVar[tuple[str, ...]] = ("target_modules", "feedforward_modules")  # which side of a layer is scaled
 
     def requires(self, facts: Facts, spec: Any) -> None:
         """Refuses a family whose layers are not known and not named.

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import SpecError
@@ -20,6 +20,7 @@ from nbtune.models.offset import begin_at
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from nbtune.data.encoded import Encoded
     from nbtune.models.base import Base
@@ -66,7 +67,7 @@ def begin_at_error(base: Base, name: str) -> None:
     if base.device.type == "meta":
         return
     source = source_of(base.name)
-    source = source.over(base.labels) if base.labels else source
+    source = (source.over(base.labels) if base.labels else source).to_learn(base.learns)
     stored = stored_dtype(source.config) or torch.float32  # as they lie in the files weights are mapped, and take no memory of their own
     whole = load_weights(source, dtype=stored, quantization=None, device=device_of("cpu")).model
     with torch.no_grad():
@@ -96,20 +97,27 @@ def begin_at_inputs(base: Base, name: str, rows: Sequence[Encoded]) -> None:
     layers = [layer for _, layer in _layers(base, name)]
     seen = _Inputs([layer.r[name] for layer in layers])
     pad = int(base.tokenizer.pad_token_id or 0)
-    with ExitStack() as hooks, torch.no_grad():
-        for number, layer in enumerate(layers):
-            hooks.enter_context(layer.register_forward_pre_hook(lambda _, args, number=number: seen.add(number, args[0])))
+    with torch.no_grad():
         tokens = 0
         for number, row in enumerate(rows):
             if tokens >= _TOKENS_READ:
                 break
             batch = collate([row.drawn(f"eva:{number}")], packed=False, pad_id=pad).to(base.device)
-            with base.lease(name) as model, readout(model, batch.predicts), rows_apart(model):
+            with base.lease(name) as model, _read_by(layers, seen), readout(model, batch.predicts), rows_apart(model):
                 model(input_ids=batch.input_ids, **attending(model, batch))
             seen.next()
             tokens += len(row.ids)
         for layer, directions in zip(layers, seen.directions(), strict=True):
             layer.lora_A[name].weight.data.copy_(directions)
+
+
+@contextmanager
+def _read_by(layers: Sequence[nn.Module], seen: _Inputs) -> Iterator[None]:
+    """Inside it, which is within a lease, what the layers read is kept: other runs' rows pass through the same ones."""
+    with ExitStack() as hooks:
+        for number, layer in enumerate(layers):
+            hooks.enter_context(layer.register_forward_pre_hook(lambda _, args, number=number: seen.add(number, args[0])))
+        yield
 
 
 class _Inputs:

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from nbtune.methods.base import Facts
     from nbtune.models.base import Base
 
-__all__ = ["EVERY_QUANTIZATION", "LayerTuner", "LayersSpec", "refuse_unknown"]
+__all__ = ["EVERY_QUANTIZATION", "LAYERS", "LayerTuner", "LayersSpec", "refuse_unknown"]
 
 EVERY_QUANTIZATION: Final = frozenset({"nf4", "fp4", "int8"})
+
+LAYERS: Final = ("target_modules", "layers_to_transform")
+"""The options that say which layers, for `shares`."""
 
 
 def _modules(value: object) -> object:
@@ -53,7 +56,8 @@ class LayerTuner(ABC):
     """A method whose tuner is peft's; what each one adds is `config`.
 
     `kind` is peft's name of the tuner: a base holds adapters of one kind at a time. `quantizations` are those of the base on which peft's
-    tuner works; `takes_conv1d` tells whether it knows GPT-2's way to write a linear layer.
+    tuner works; `takes_conv1d` tells whether it knows GPT-2's way to write a linear layer. `shares` are options that decide of something
+    which peft keeps once for all adapters on a base: only those share one of which they are the same.
     """
 
     name: ClassVar[str]
@@ -65,6 +69,7 @@ class LayerTuner(ABC):
     merges: ClassVar[bool] = True
     quantizations: ClassVar[frozenset[str]] = EVERY_QUANTIZATION
     takes_conv1d: ClassVar[bool] = True
+    shares: ClassVar[tuple[str, ...]] = ()
     rank: ClassVar[str] = ""
     """The option that is the rank of a product beside a weight, so that more than the weight's own is waste; empty: there is none."""
 

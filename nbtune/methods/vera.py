@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from nbtune.methods.layers import LayersSpec, LayerTuner
+from nbtune.methods.layers import LAYERS, LayersSpec, LayerTuner
 from nbtune.spec import FinetuneSpec, option, peak
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Vera(LayerTuner):
     paper: ClassVar[str] = "https://arxiv.org/abs/2310.11454"
     kind: ClassVar[str] = "vera"
     spec: ClassVar[type[FinetuneSpec]] = VeraSpec
+    shares: ClassVar[tuple[str, ...]] = (*LAYERS, "r", "projection_prng_key", "save_projection")  # the two matrices, as large as the layers
 
     def config(self, base: Base, spec: Any, layers: dict[str, Any]) -> PeftConfig:
         """`VeraConfig`."""

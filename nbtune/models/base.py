@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from nbtune.errors import ModelError
 from nbtune.models.attention import any_shape, rows_apart
 from nbtune.models.families import head, head_layers, is_seq2seq, one_text
+from nbtune.models.injection import put_on_whole
 from nbtune.models.lock import FairLock
 from nbtune.models.low_rank import lean
 from nbtune.models.quiet import quiet
@@ -76,14 +77,16 @@ class Base:
         self.quantization = quantization
         self.dtype: torch.dtype = loaded.model.dtype  # of what is neither quantized nor trained; all weights may be trained, in float32
         self.labels = loaded.labels
+        self.learns = loaded.learns
         self.heads = _heads(loaded)
         self.peft: PeftModel | None = None
         self.callbacks: dict[str, Callback] = {}  # by adapter
         self.kind: str | None = None  # of the adapters on it, by peft's name; None: there are none
+        self.held_for: str | None = None  # the kind that it was asked for as, with the options that all on it share; None: any
         self._lock = FairLock()
         self._as_loaded: torch.Tensor | None = None
         self._active: str | None = None  # of peft's adapters, where it is known; setting one walks through all modules
-        self._training = False  # the mode that all modules are in
+        self._training: bool | None = False  # the mode that all modules are in, where it is known
         self._leased = False
 
     @property
@@ -104,35 +107,45 @@ class Base:
         """
         import torch
 
-        self._lock.acquire()
-        outer, self._leased = self._leased, True
-        try:
-            if outer:
-                message = f"{self.name!r} is asked by what is told how far it is with its answers"
-                raise ModelError(message, hint="let report and progress show what they are told, and ask the model when it is done")
-            apart, shapes = rows_apart(self.model), any_shape(self.device)
-            with self._switched(adapter) as model, apart, shapes, self._autocast(), torch.set_grad_enabled(training):
-                if training != self._training:
-                    model.train(training)
-                    self._training = training
-                if training and checkpointing:
-                    _checkpoint(self.model, on=True)
-                try:
-                    yield model
-                finally:
+        with self._lock.held():
+            outer = self._leased
+            try:
+                self._leased = True
+                if outer:
+                    message = f"{self.name!r} is asked by what is told how far it is with its answers"
+                    raise ModelError(message, hint="let report and progress show what they are told, and ask the model when it is done")
+                apart, shapes = rows_apart(self.model), any_shape(self.device)
+                with self._switched(adapter) as model, apart, shapes, self._autocast(), torch.set_grad_enabled(training):
+                    if training != self._training:
+                        self._training = None  # an interrupt may come amid the modules
+                        model.train(training)
+                        self._training = training
                     if training and checkpointing:
-                        _checkpoint(self.model, on=False)
-        finally:
-            self._leased = outer
-            self._lock.release()
+                        _checkpoint(self.model, on=True)
+                    try:
+                        yield model
+                    finally:
+                        if training and checkpointing:
+                            _checkpoint(self.model, on=False)
+            finally:
+                self._leased = outer
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Its adapters may be changed; nothing is known of adapter and mode afterwards but that the next probe wants no dropout."""
+        with self._lock.held():
+            try:
+                yield
+            finally:
+                self._active = self._training = None
+                self.model.eval()
 
     def add_adapter(self, name: str, config: PeftConfig, *, seed: int = 0) -> None:
         """Puts a new adapter on, its weights drawn from `seed`; whatever is trained beside keeps its own."""
         import torch
         from peft import PeftModel
 
-        self._lock.acquire()
-        try:
+        with self._changing():
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 torch.manual_seed(seed)
                 config.task_type = "SEQ_2_SEQ_LM" if is_seq2seq(self.config) else config.task_type  # so peft opens the adapter again
@@ -140,17 +153,13 @@ class Base:
                     self._with_heads(config)
                 if self.peft is None:
                     self._as_loaded = None if self.device.type == "meta" else self._probe()
-                with quiet():  # peft warns of tied embeddings wherever something is put on them
+                with quiet(), put_on_whole(self.model, name):  # peft warns of tied embeddings wherever something is put on them
                     if self.peft is None:
                         self.peft = PeftModel(self.model, config, adapter_name=name)
                     else:
                         self.peft.add_adapter(name, config)
                 self.kind = str(getattr(config.peft_type, "value", config.peft_type)).lower()
             lean(self.model)
-        finally:
-            self.model.eval()
-            self._active, self._training = None, False
-            self._lock.release()
 
     def _with_heads(self, config: Any) -> None:
         """Has peft give the adapter copies of these layers, and leave them alone otherwise."""
@@ -184,8 +193,7 @@ class Base:
 
     def remove_adapter(self, name: str) -> None:
         """Takes an adapter off for good; nothing happens where it is not there."""
-        self._lock.acquire()
-        try:
+        with self._changing():
             self.callbacks.pop(name, None)
             if self.peft is not None and name in self.peft.peft_config:
                 others = [other for other in self.peft.peft_config if other != name]
@@ -194,11 +202,7 @@ class Base:
                     self.peft.delete_adapter(name)
                 else:
                     self.model = cast("PreTrainedModel", self.peft.unload())
-                    self.peft = self.kind = None
-        finally:
-            self.model.eval()  # the next adapter begins with a probe, which wants no dropout
-            self._active, self._training = None, False
-            self._lock.release()
+                    self.peft = self.kind = self.held_for = None
 
     def has_adapter(self, name: str) -> bool:
         """Whether the adapter is on."""
@@ -267,8 +271,7 @@ class Base:
         from peft import set_peft_model_state_dict
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        self._lock.acquire()
-        try:
+        with self._changing():
             peft = cast("PeftModel", self.peft)
             config = peft.peft_config[name]
             for key, value in changes.items():
@@ -279,10 +282,6 @@ class Base:
                     module.delete_adapter(name)
                     module.update_layer(name, config)
             set_peft_model_state_dict(peft, dict(tensors), adapter_name=name)
-        finally:
-            self.model.eval()
-            self._active, self._training = None, False
-            self._lock.release()
 
     def _probe(self) -> torch.Tensor:
         """Next-token logits after a few fixed tokens; nothing on the meta device, where there are no numbers."""
@@ -302,6 +301,7 @@ class Base:
                 yield self.model
             return
         if adapter != self._active:
+            self._active = None  # an interrupt may come amid the layers
             self.peft.set_adapter(adapter)
             self._active = adapter
         yield self.model
@@ -310,8 +310,8 @@ class Base:
     def adapters_off(self) -> Iterator[None]:
         """Every adapter off, inside a lease. peft's own way asks each layer for its state before, which takes most of the time."""
         tuner: Any = cast("PeftModel", self.peft).base_model
-        tuner.disable_adapter_layers()
         try:
+            tuner.disable_adapter_layers()
             yield
         finally:
             tuner.enable_adapter_layers()

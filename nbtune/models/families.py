@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = [
+    "ABOVE_BLOCKS",
     "KeysValues",
     "Sublayers",
     "answering",
@@ -37,7 +38,6 @@ __all__ = [
     "one_text",
     "stacks",
     "sublayers",
-    "untie_head",
     "vocabulary",
     "why_unpacked",
 ]
@@ -162,21 +162,30 @@ def embeddings(model: PreTrainedModel) -> Any:
     return part.get_input_embeddings()
 
 
-def final_norms(model: PreTrainedModel) -> list[nn.Module]:
-    """The norms between the last block and the head: those that stand beside the list of blocks, after it (none: an empty list).
+ABOVE_BLOCKS: Final = {
+    "final_layer_norm": True,  # OPT lists these two before its blocks
+    "project_out": True,
+    "rel_embeddings": False,  # DeBERTa lists these three behind them: each block reads the positions, the first one's output is convolved
+    "LayerNorm": False,
+    "conv": False,
+    "layernorm_embedding": False,  # BART
+}
+"""Whether a module beside a list of blocks, by its name there, is used above them; any other is where it is listed behind them."""
 
-    BART lists the norm of its embeddings there, too, which is none of them.
+
+def final_norms(model: PreTrainedModel) -> list[nn.Module]:
+    """The norms between the last block and the head: those that stand beside the list of blocks, above it (none: an empty list).
 
     Raises:
         ModelError: the model has no list of blocks.
     """
     layers = blocks(model)
     for module in model.modules():
-        children = list(module.named_children())
-        places = [place for place, (_, child) in enumerate(children) if child is layers]
-        if places:
-            after = children[places[0] + 1 :]
-            return [child for name, child in after if "norm" in type(child).__name__.lower() and "embedding" not in name]
+        children = dict(module.named_children())
+        if layers in children.values():
+            place = list(children.values()).index(layers)
+            above = [child for number, (name, child) in enumerate(children.items()) if ABOVE_BLOCKS.get(name, number > place)]
+            return [child for child in above if "norm" in type(child).__name__.lower()]
     return []
 
 
@@ -200,17 +209,6 @@ def head_layers(model: PreTrainedModel) -> tuple[str, ...]:
     last, own = head(model), f"{model.base_model_prefix}."
     layers = [(name, module) for name, module in model.named_modules() if not name.startswith(own) and module is not last]
     return tuple(name for name, module in layers if isinstance(module, nn.Linear | nn.LayerNorm))
-
-
-def untie_head(model: PreTrainedModel) -> None:
-    """Gives a head that shares the embeddings' matrix a copy of its own, so that it can be trained alone."""
-    from torch import nn
-
-    words: Any = model.get_input_embeddings()
-    layer: Any = head(model)
-    if getattr(layer, "weight", None) is getattr(words, "weight", None):
-        layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=layer.weight.requires_grad)
-        model.config.tie_word_embeddings = False
 
 
 @dataclass(frozen=True)

@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 __all__ = ["FairLock"]
 
 
+@dataclass(frozen=True, eq=False)
+class _Turn:
+    thread: int = field(default_factory=threading.get_ident)
+    come: threading.Event = field(default_factory=threading.Event)
+
+
 class FairLock:
-    """A lock whose waiters are served in the order they came; the holding thread may take it again."""
+    """A lock whose waiters are served in the order they came; the holding thread may take it again.
+
+    The first of the turns holds it, and nothing else says so: whatever an interrupt of the main thread cuts short can be done again.
+    """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._waiting: deque[threading.Event] = deque()
-        self._owner: int | None = None
-        self._depth = 0
+        self._turns: list[_Turn] = []
 
-    def acquire(self) -> None:
-        """Waits for its turn."""
-        me = threading.get_ident()
-        with self._guard:
-            if self._owner == me:
-                self._depth += 1
-                return
-            if self._owner is None:
-                self._owner, self._depth = me, 1
-                return
-            turn = threading.Event()
-            self._waiting.append(turn)
-        turn.wait()
-        self._owner, self._depth = me, 1
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Waits for its turn; in the end, or where an interrupt ends the waiting, it is that of whoever waits longest."""
+        turn = _Turn()
+        try:
+            self._line_up(turn)
+            turn.come.wait()
+            yield
+        finally:
+            try:
+                self._leave(turn)
+            except BaseException:
+                self._leave(turn)  # an interrupt came in between
+                raise
 
-    def release(self) -> None:
-        """Hands it to whoever waits longest."""
+    def _line_up(self, turn: _Turn) -> None:
         with self._guard:
-            self._depth -= 1
-            if self._depth:
-                return
-            if self._waiting:
-                self._owner = -1  # taken, by the thread that wakes
-                self._waiting.popleft().set()
-            else:
-                self._owner = None
+            again = bool(self._turns) and self._turns[0].thread == turn.thread
+            self._turns.insert(0 if again else len(self._turns), turn)
+            self._turns[0].come.set()
+
+    def _leave(self, turn: _Turn) -> None:
+        with self._guard:
+            if turn in self._turns:
+                self._turns.remove(turn)
+            if self._turns:
+                self._turns[0].come.set()

@@ -59,8 +59,9 @@ def shared_base(source: Source, *, dtype: str | None, quantization: str | None, 
         dtype: as `load` has it.
         quantization: likewise.
         device: likewise.
-        kind: peft's name of the tuner whose adapters the copy is to hold; a second kind gets a second copy, because peft's tuners cannot
-            be put on one model together. None: any copy will do.
+        kind: what the adapters are that the copy is to hold, by `methods.kind_of`: peft's name of the tuner, and the options by which all
+            on one base share something. A second kind gets a second copy, because peft's tuners cannot be put on one model together, and
+            what is shared is the first adapter's. None: any copy will do.
 
     Raises:
         ModelError: as `load`.
@@ -72,12 +73,12 @@ def shared_base(source: Source, *, dtype: str | None, quantization: str | None, 
             found = own_base(source, dtype=dtype, quantization=quantization, device=device)
             _bases.setdefault(key, []).append(found)
             _bound[key] = source.bound  # held, so that its id stays its own
-        found.kind = found.kind or kind  # nobody else's from here on
+        found.held_for = found.held_for or kind  # nobody else's from here on
         return found
 
 
 def _for_kind(key: str, kind: str | None) -> Base | None:
-    return next((base for base in _bases.get(key, ()) if kind is None or base.kind in (None, kind)), None)
+    return next((base for base in _bases.get(key, ()) if kind is None or (base.held_for or base.kind) in (None, kind)), None)
 
 
 def is_loaded(source: Source, *, dtype: str | None, quantization: str | None, device: str | None, kind: str | None = None) -> bool:

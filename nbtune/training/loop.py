@@ -310,8 +310,7 @@ class Training:
             metric = self.evaluator.task.metric
             of_loss = spec.metric_for_best_model == "loss" or metric.of_loss
             score = -event.loss if of_loss else metric.sign * next(iter(event.metrics.values()))
-            best = state.is_better(score, spec.early_stopping_threshold)
-            state.scores = event.scores
+            best = state.is_better(score, spec.early_stopping_threshold, event.scores)
             yield replace(event, best=best, train_loss=state.take_interval())
             if spec.early_stopping_patience and state.looks_since_best >= spec.early_stopping_patience and not self._last:
                 self._early = f"no better look at dev since step {state.best_step}"
@@ -389,7 +388,7 @@ class Training:
             "trainable_parameters": started.trainable_parameters,
             "total_parameters": started.total_parameters,
             "adapter_bytes": learnt_bytes(self._root / f"step-{kept:06d}"),
-            **state.summary(),
+            **state.summary(kept),
             "peak_memory_bytes": self._forecast.memory.bytes(),
             "checkpoint_step": kept,
             **({"ended_early": self._early} if self._early else {}),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from nbtune.errors import SpecError
+from nbtune.models.families import ABOVE_BLOCKS
 
 if TYPE_CHECKING:
     import torch
@@ -52,14 +53,22 @@ def blocks_below(names: Iterable[str]) -> dict[str, int]:
     """{name: how many blocks below the topmost it lies}.
 
     Modules are named in the order of the forward, so embeddings come before the first block and norm and head after the last, and the
-    blocks of an encoder before those of its decoder.
+    blocks of an encoder before those of its decoder. What families name elsewhere beside a list of blocks is put where it is used.
     """
     begun: dict[str, None] = {}
+    beside: dict[str, tuple[int, int]] = {}  # by what a list of blocks stands in: where its first begins, and its last
     at = {}
     for name in names:
-        if block := re.match(r".*?\.\d+\.", name):
+        if block := re.match(r"(.*?)\w+\.\d+\.", name):
+            first, _ = beside.get(block[1], (len(begun), 0))
             begun[block[0]] = None
+            beside[block[1]] = first, len(begun)
         at[name] = len(begun)
+    for name in at:
+        for parent, (first, last) in beside.items():
+            child = name.removeprefix(parent).split(".")[0]
+            if name.startswith(parent) and child in ABOVE_BLOCKS:
+                at[name] = last if ABOVE_BLOCKS[child] else first
     return {name: len(begun) - number for name, number in at.items()}
 
 

@@ -22,8 +22,7 @@ class Reading:
         if together.device.type == "cuda":
             self._host = torch.empty(len(figures), pin_memory=True)
             self._host.copy_(together, non_blocking=True)
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
+            self._arrived = _recorded(together.device)
         else:
             self._host = together
 
@@ -38,7 +37,7 @@ class Stopwatch:
     """Splits a step's seconds into parts: by events on a CUDA stream, which nobody waits for; elsewhere by the clock."""
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
+        self._device = device
         self._parts: list[tuple[str, Any]] = []
         self._last = self._now()
 
@@ -52,15 +51,18 @@ class Stopwatch:
         """{part: seconds}; on CUDA only after the last lap's work is known to be done."""
         found: dict[str, float] = {}
         for part, (before, after) in self._parts:
-            took = before.elapsed_time(after) / 1000 if self._cuda else after - before
+            took = before.elapsed_time(after) / 1000 if self._device.type == "cuda" else after - before
             found[part] = found.get(part, 0.0) + took
         return found
 
     def _now(self) -> Any:
-        if not self._cuda:
-            return time.perf_counter()
-        import torch
+        return _recorded(self._device, timed=True) if self._device.type == "cuda" else time.perf_counter()
 
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+
+def _recorded(device: torch.device, *, timed: bool = False) -> torch.cuda.Event:
+    """An event behind all that is queued on that device, which need not be the current one, as an event left alone takes it to be."""
+    import torch
+
+    event = torch.cuda.Event(enable_timing=timed)
+    event.record(torch.cuda.current_stream(device))
+    return event

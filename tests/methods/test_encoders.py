@@ -86,12 +86,22 @@ def test_a_run_on_every_encoder_opens_again_with_equal_logits(family: Path, meth
     assert torch.equal(nbtune.open(run.id).engine().logits(prompt), before)
 
 
+def test_last_blocks_leaves_alone_the_norm_of_positions_that_each_block_reads(tmp_path: Path) -> None:
+    cell = _cell("last-blocks", tiny_encoder("deberta-v2", tmp_path, norm_rel_ebd="layer_norm"))
+    base = cell.attached()
+    assert {key.split(".")[0] for key in base.trained("it") if ".layer.1." not in key} == {"classifier"}
+    check_count(cell, base)
+    check_gradients(cell, base)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", [*ON_BERT, *SECOND_TIER])
 def test_in_half_precision_a_step_is_taken_too(bert: Path, method: str, dtype: str) -> None:
     options = {**OPTIONS.get(method, {}), "dtype": dtype, "max_steps": 2, "num_samples": 0}
     run = nbtune.finetune(method, task=ticket_task(), model=bert, objective="classification", **options).wait()
     assert run.status == "finished"
+    with torch.no_grad():
+        assert run.model.model(torch.arange(1, 9)[None]).logits.shape[-1] == 3
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])

@@ -79,6 +79,17 @@ def _is_refused(cell: Cell, reason: str) -> None:
     assert refused.value.hint
 
 
+@pytest.mark.parametrize(
+    ("name", "norm"), [("llama", ["model.norm.weight"]), ("opt", [f"model.decoder.final_layer_norm.{part}" for part in ("weight", "bias")])]
+)
+def test_last_blocks_trains_the_norm_above_them_wherever_the_family_lists_it(tmp_path: Path, name: str, norm: list[str]) -> None:
+    cell = Cell("last-blocks", tiny(name, tmp_path / name), OPTIONS["last-blocks"])
+    base = cell.attached()
+    assert [key for key in base.trained("it") if ".layers.1." not in key] == norm
+    check_count(cell, base)
+    check_gradients(cell, base)
+
+
 @pytest.mark.parametrize("method", ["lora", "adapter"])
 def test_a_run_on_every_family_lowers_the_loss(family: Path, method: str) -> None:
     from tests.examples import ticket_task
@@ -109,6 +120,20 @@ def test_a_family_that_nobody_named_is_worked_out_from_the_shapes_of_its_layers(
     parts = sublayers(model)
     assert parts.attention_out == ("transformer.h.0.attn.out_proj", "transformer.h.1.attn.out_proj")
     assert parts.feed_forward_out == ("transformer.h.0.mlp.fc_out", "transformer.h.1.mlp.fc_out")
+
+
+@pytest.mark.parametrize("method", ["head", "last-blocks", "bitfit", "layernorm", "full", "lora"])
+def test_the_model_of_a_run_in_16_bits_is_called_as_any_model_is(tmp_path: Path, method: str) -> None:
+    from tests.examples import ticket_task
+
+    options = {**OPTIONS.get(method, {}), "dtype": "bfloat16", "max_steps": 1, "num_samples": 0, "max_eval_rows": 2}
+    run = nbtune.finetune(method, task=ticket_task(), model=tiny("qwen2", tmp_path / "qwen2"), **options).wait()
+    prompt = ticket_task().test[0].prompt
+    ids = torch.tensor([run.engine().encoder.prompt_ids(prompt)])
+    with torch.no_grad():
+        logits = run.model.model(ids).logits[0, -1]
+    assert logits.dtype == torch.bfloat16
+    assert torch.allclose(logits.float(), run.engine().logits(prompt), atol=2e-2)
 
 
 def test_the_page_of_the_docs_says_what_is_tested_here() -> None:

@@ -1,5 +1,6 @@
 """Where LoRA begins: at the base's own logits whatever the factors are, at peft's factors, and with LoftQ nearer to what was quantized."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from nbtune.methods.initial import begin_at_inputs
 from nbtune.models.base import Base
 from nbtune.models.loading import source_of
 from nbtune.models.shared import own_base
-from tests.examples import ticket_task
+from tests.examples import text_task, ticket_task
 from tests.tiny import tiny, tiny_encoder
 
 IDS = torch.arange(5, 25)[None]
@@ -201,6 +202,35 @@ def test_eva_goes_with_what_needs_no_weights(llama: Path, quantization: str | No
     run = nbtune.finetune("lora", task=ticket_task(), model=llama, num_samples=0, learning_rate=1e-2, **options).wait()
     losses = run.history["loss"].dropna()
     assert losses.iloc[-3:].mean() < losses.iloc[0]
+
+
+class _Disturbed(list[Any]):
+    """Rows between which others ask the base on whose layers the adapter is."""
+
+    def __init__(self, rows: list[Any], base: Base) -> None:
+        super().__init__(rows)
+        self.base = base
+
+    def __iter__(self) -> Iterator[Any]:
+        for row in super().__iter__():
+            yield row
+            with self.base.lease("beside") as model:
+                model(input_ids=IDS)
+
+
+def test_eva_reads_no_rows_of_others_who_ask_the_base_meanwhile(llama: Path) -> None:
+    alone, rows = _evaluated(llama, 4, r=4)
+    base = _base(llama, r=4, init="eva")
+    attach(get("lora"), base, get("lora").spec.build({"r": 4}), "beside")
+    begin_at_inputs(base, "it", _Disturbed(rows, base))
+    for key, value in base.trained("it").items():
+        assert torch.equal(value, alone.trained("it")[key])
+
+
+def test_loftq_goes_with_an_encoder_that_learns_from_whole_texts(tmp_path: Path) -> None:
+    options = {"objective": "mlm", "quantization": "nf4", "dtype": "float32", "init": "loftq", "r": 4, "max_steps": 2, "num_samples": 0}
+    run = nbtune.finetune("lora", task=text_task(), model=tiny_encoder("bert", tmp_path), **options).wait()
+    assert run.status == "finished"
 
 
 def test_eva_reads_for_an_encoder_what_its_head_reads(tmp_path: Path) -> None:

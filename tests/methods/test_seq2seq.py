@@ -184,6 +184,26 @@ def test_the_kin_of_t5_and_bart_are_adapted_likewise(tmp_path: Path, kin: str, c
     assert sum(parameter.numel() for parameter in base.trained("it").values()) == expected
 
 
+@pytest.mark.parametrize("kin", ["t5", "umt5", "bart"])
+def test_a_head_begins_at_the_model_s_own_answers_and_a_merged_one_ends_at_the_run_s(tmp_path: Path, kin: str) -> None:
+    folder = tiny_seq2seq(kin, tmp_path / kin, **(SEQ2SEQ["t5"] if "t5" in kin else {}))
+    told = {"input_ids": torch.arange(5, 25)[None], "decoder_input_ids": torch.arange(3, 9)[None]}
+    with torch.no_grad():
+        plain = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)(**told).logits
+        base, _, _ = _on("head", folder)
+        assert torch.equal(base.model(**told).logits, plain)
+    run = nbtune.finetune("head", task=ticket_task(30), model=folder, dtype="float32", max_steps=3, num_samples=0).wait()
+    with run.engine().base.lease() as model:
+        wanted = model(**told).logits
+    assert not torch.allclose(wanted, plain)
+    run.save(tmp_path / "merged", merge=True)
+    run.model.model.save_pretrained(tmp_path / "own")
+    for written in ("merged", "own"):
+        with torch.no_grad():
+            opened = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / written, dtype=torch.float32)
+            torch.testing.assert_close(opened(**told).logits, wanted)
+
+
 def test_the_estimate_follows_both_stacks(family: Path) -> None:
     options = {"dtype": "float32", "device": "cpu", "r": 4}
     found = nbtune.estimate("lora", model=family, task=ticket_task(), **options)

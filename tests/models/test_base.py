@@ -1,7 +1,10 @@
 """Turns on a shared base are fair, and everybody gets the adapter and the mode that he asked for."""
 
+import signal
+import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 import nbtune
 from nbtune.methods import get
 from nbtune.models import loading
+from nbtune.models import lock as lock_module
 from nbtune.models.loading import LoadedModel, source_of
 from nbtune.models.lock import FairLock
 from nbtune.models.shared import own_base, shared_base
@@ -23,21 +27,98 @@ def test_a_thread_that_takes_the_lock_again_at_once_lets_the_waiting_one_in() ->
 
     def greedy() -> None:
         for _ in range(50):
-            lock.acquire()
-            order.append("greedy")
-            time.sleep(0.002)
-            lock.release()
+            with lock.held():
+                order.append("greedy")
+                time.sleep(0.002)
 
     thread = threading.Thread(target=greedy)
     thread.start()
     time.sleep(0.01)
     for _ in range(5):
-        lock.acquire()
-        order.append("guest")
-        lock.release()
+        with lock.held():
+            order.append("guest")
     thread.join()
     first = order.index("guest")
     assert order[first : first + 15].count("guest") == 5, "the guest did not get every second turn"
+
+
+def taken_by_another(lock: FairLock) -> bool:
+    """Whether another thread gets it at once."""
+    taken = threading.Event()
+
+    def take() -> None:
+        with lock.held():
+            taken.set()
+
+    threading.Thread(target=take, daemon=True).start()
+    return taken.wait(5)
+
+
+def test_an_interrupt_while_waiting_lets_those_behind_it_in() -> None:
+    lock, entered, leave = FairLock(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock.held():
+            entered.set()
+            leave.wait()
+
+    threading.Thread(target=hold, daemon=True).start()
+    entered.wait()
+    threading.Timer(0.1, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt), lock.held():
+        pass
+    leave.set()
+    assert taken_by_another(lock)
+
+
+def test_an_interrupt_anywhere_in_taking_and_giving_leaves_it_to_the_next_one() -> None:
+    files = {lock_module.__file__, threading.__file__}
+    for moment in range(1, 100):
+        lock, moments = FairLock(), 0
+
+        def interrupt(frame: Any, event: str, _value: Any, moment: int = moment) -> None:
+            """Python looks for one where a function begins, and behind each call of one that is written in C."""
+            nonlocal moments
+            if frame.f_code.co_filename in files and event in {"call", "c_return"}:
+                moments += 1
+                if moments == moment:
+                    raise KeyboardInterrupt
+
+        before = sys.getprofile()
+        sys.setprofile(interrupt)
+        with suppress(KeyboardInterrupt), lock.held():
+            pass
+        sys.setprofile(before)
+        assert taken_by_another(lock), f"held for good after an interrupt at moment {moment}"
+        if moments < moment:
+            break
+    assert 10 < moment < 99
+
+
+def test_an_interrupt_while_adapter_or_mode_are_set_has_the_next_lease_set_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = own_base(source_of(tiny_llama(tmp_path)), dtype="float32", quantization=None, device="cpu")
+    lora = get("lora")
+    for name in ("one", "two"):
+        lora.attach(base, lora.spec.build({"r": 4}), name)
+    with base.lease("one", training=True):
+        pass
+
+    def cut(call: Any) -> Any:
+        def partly(*arguments: Any) -> None:
+            call(*arguments)
+            raise KeyboardInterrupt
+
+        return partly
+
+    for target, name in ((base.peft, "set_adapter"), (base.model, "train")):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, cut(getattr(target, name)))
+            with pytest.raises(KeyboardInterrupt), base.lease("two"):
+                pass
+        with base.lease("one", training=True) as model:
+            assert {module.training for module in model.modules()} == {True}
+            assert all(parameter.requires_grad for parameter in base.trained("one").values())
+            assert not any(parameter.requires_grad for parameter in base.trained("two").values())
 
 
 def test_adapters_on_one_base_do_not_disturb_each_other_and_off_is_the_base(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_model_is_the_same_one_in_every_format_that_holds_its_numbers(tmp_path
 
 
 def test_a_head_that_is_given_a_matrix_of_its_own_is_known_for_the_same(tmp_path: Path) -> None:
-    from nbtune.models.families import untie_head
+    from nbtune.models.tying import untie_head
 
     base = held(tiny_llama(tmp_path, tie_word_embeddings=True))
     before = fingerprint(base)

@@ -173,6 +173,7 @@ def test_a_run_that_gets_no_better_ends_early_with_its_best_checkpoint(folder: P
     assert [event.step for event in looks if event.best][-1] == best.step == run.summary["best_step"] == run.summary["checkpoint_step"]
     assert run.summary["steps"] == best.step + 6 < 40
     assert "no better look at dev since" in run.summary["ended_early"]
+    assert run.summary["scores"] == best.scores != looks[-1].scores
     assert (run.folder / "checkpoints" / f"step-{best.step:06d}").is_dir()
     again = nbtune.open(run.id)
     assert again.generate(["Ticket: the parcel\nWord:"], 8) == run.generate(["Ticket: the parcel\nWord:"], 8)

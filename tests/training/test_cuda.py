@@ -143,3 +143,13 @@ def test_two_runs_at_once_queue_for_the_device(folder: Path) -> None:
     runs = [start(folder, name=name) for name in ("one", "two")]
     for run in runs:
         assert run.wait().status == "finished"
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs a second device")
+def test_a_run_on_another_device_than_the_current_one_tells_the_same_figures(folder: Path) -> None:
+    first, second = (start(folder, name=name, device=f"cuda:{name[-1]}", lora_dropout=0.0).wait() for name in ("on_0", "on_1"))
+    assert torch.cuda.current_device() == 0
+    for name in ("loss", "grad_norm"):
+        assert second.history[name].tolist() == pytest.approx(first.history[name].tolist(), rel=1e-3)
+    steps = [event for event in second.events() if event.type == "step"]
+    assert all(event.forward_seconds > 0 for event in steps)

@@ -1,11 +1,12 @@
 """What the data doctor refuses is refused before a run has read any weights; what it warns of stands among the run's events."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import nbtune
-from nbtune.errors import DataError
+from nbtune.errors import DataError, SpecError
 from nbtune.events import Note, Phase
 from tests.examples import ticket_rows, ticket_task
 
@@ -33,6 +34,20 @@ def test_a_dev_row_that_does_not_fit_is_refused_as_early(folder: Path) -> None:
     with pytest.raises(DataError, match=r"dev\[0\]"):
         run.wait()
     assert not any(event.text.startswith("loading") for event in run.events() if isinstance(event, Phase))
+
+
+@pytest.mark.parametrize("options", [{"early_stopping_patience": 2}, {"load_best_model_at_end": True}])
+def test_what_goes_by_looks_at_dev_is_refused_at_once_without_dev_rows(folder: Path, home: Path, options: dict[str, Any]) -> None:
+    task = ticket_task(split={"dev": 0})
+    (name,) = options
+    with pytest.raises(SpecError, match=f"{name} goes by looks at the dev rows, and task 'tickets' has none") as refused:
+        nbtune.finetune("lora", task=task, model=folder, max_steps=2, **options)
+    assert refused.value.hint == f"give it some: split: {{dev: 0.1}}, or leave {name} out"
+    assert not (home / "runs").exists() or list((home / "runs").iterdir()) == []
+    run = nbtune.finetune("lora", task=task, model=folder, max_steps=2).wait()
+    with pytest.raises(SpecError, match="has none"):
+        run.fork(max_steps=4, **options)
+    assert len(nbtune.runs()) == 1
 
 
 def test_warnings_about_the_data_stand_among_the_events(folder: Path) -> None:

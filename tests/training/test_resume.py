@@ -168,6 +168,35 @@ def test_a_changed_fork_says_what_differs_and_goes_on_from_there(folder: Path) -
     assert child.history["learning_rate"].tolist()[9] < 1e-5
 
 
+FIRST_IS_BEST: dict[str, Any] = {"eval_steps": 2, "save_steps": 2, "early_stopping_threshold": 1000.0}
+
+
+def test_a_fork_behind_the_best_step_ends_with_the_best_of_its_parent(folder: Path) -> None:
+    parent = start(folder, **FIRST_IS_BEST, load_best_model_at_end=True).wait()
+    best = parent.summary["best_step"]
+    assert best == 2
+    child = parent.fork(12, max_steps=14).wait()
+    assert (child.summary["best_step"], child.summary["checkpoint_step"], child.summary["steps"]) == (best, best, 14)
+    assert bytes_of(child, best) == bytes_of(parent, best)
+    assert child.summary["scores"] == parent.summary["scores"]
+    grandchild = child.fork(14, max_steps=16).wait()
+    assert grandchild.summary["checkpoint_step"] == best
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [({}, {"load_best_model_at_end": True}), ({"load_best_model_at_end": True}, {"metric_for_best_model": "metric"})],
+    ids=["not kept", "by another measure"],
+)
+def test_a_fork_looks_for_a_best_step_of_its_own_where_its_parent_s_is_gone_or_of_another_measure(
+    folder: Path, options: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    parent = start(folder, **{**FIRST_IS_BEST, "save_steps": 12}, **options).wait()
+    assert parent.summary["best_step"] == 2
+    child = parent.fork(12, max_steps=14, **changes).wait()
+    assert child.summary["best_step"] == child.summary["checkpoint_step"] == 14
+
+
 def test_a_fork_that_cannot_be_is_refused_with_what_can(folder: Path) -> None:
     run = start(folder).wait()
     with pytest.raises(RunError, match="no checkpoint of step 5") as error:

@@ -1,12 +1,22 @@
 """One optimizer step: the same numbers however it is split, the optimizers' rules, and no waiting for the device."""
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup, get_wsd_schedule
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    get_cosine_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+    get_wsd_schedule,
+)
 
 from nbtune.data.batches import collate
 from nbtune.data.encoded import Encoded
@@ -16,10 +26,11 @@ from nbtune.models.loading import source_of
 from nbtune.models.shared import own_base
 from nbtune.objectives import source_for
 from nbtune.training.noise import neftune, row_lengths
-from nbtune.training.optimizing import learning_rate_at, make_optimizer
+from nbtune.training.optimizing import blocks_below, learning_rate_at, make_optimizer
 from nbtune.training.step import Stepper
+from nbtune.training.timing import Reading, Stopwatch
 from tests.examples import ticket_task
-from tests.tiny import tiny, tiny_encoder
+from tests.tiny import ENCODERS, FAMILIES, SEQ2SEQ, tiny, tiny_encoder
 from tests.training.runs import start
 
 
@@ -67,6 +78,27 @@ def test_no_step_reads_a_number_off_the_device(folder: Path, monkeypatch: pytest
     assert counts == [0] * 12
 
 
+class Event:
+    """A CUDA event that knows its stream."""
+
+    streams: ClassVar[list[Any]] = []
+
+    def __init__(self, *, enable_timing: bool = False) -> None: ...
+
+    def record(self, stream: Any = None) -> None:
+        self.streams.append(stream)
+
+
+def test_figures_and_times_are_those_of_the_device_that_is_used_and_not_of_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Event, "streams", [])
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: f"the stream of {device}")
+    with FakeTensorMode():
+        Reading(torch.zeros((), device="cuda:1"))
+    Stopwatch(torch.device("cuda:1")).lap("data")
+    assert Event.streams == ["the stream of cuda:1"] * 3
+
+
 def spec(method: str = "lora", **options: Any) -> Any:
     return get(method).spec.build(options)
 
@@ -101,6 +133,29 @@ def parameters() -> dict[str, torch.nn.Parameter]:
     torch.manual_seed(0)
     names = {"q.lora_A.run.weight": (4, 8), "q.lora_B.run.weight": (8, 4), "norm.weight": (8,)}
     return {name: torch.nn.Parameter(torch.randn(shape)) for name, shape in names.items()}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "below"),
+    [
+        ("opt", {}, {"final_layer_norm": 0, "embed_positions": 2}),
+        ("opt", {"word_embed_proj_dim": 32}, {"project_out": 0, "project_in": 2}),
+        ("deberta-v2", {"norm_rel_ebd": "layer_norm", "conv_kernel_size": 3}, {"rel_embeddings": 2, "encoder.LayerNorm": 2, "conv": 2}),
+        ("bart", {}, {"encoder.layernorm_embedding": 4, "decoder.layernorm_embedding": 2}),
+        ("t5", {}, {"encoder.final_layer_norm": 2, "decoder.final_layer_norm": 0}),
+    ],
+)
+def test_what_a_family_lists_elsewhere_lies_where_it_is_used(family: str, changes: dict[str, Any], below: dict[str, int]) -> None:
+    known, kind = next(
+        (found[family], kind)
+        for found, kind in ((FAMILIES, AutoModelForCausalLM), (ENCODERS, AutoModel), (SEQ2SEQ, AutoModelForSeq2SeqLM))
+        if family in found
+    )
+    with torch.device("meta"):
+        model = kind.from_config(AutoConfig.for_model(family, vocab_size=64, **{"pad_token_id": 0, **known, **changes}))
+    found = blocks_below(name for name, _ in model.named_parameters())
+    for part, depth in below.items():
+        assert {number for name, number in found.items() if f"{part}." in name and not re.search(r"\.\d+\.", name)} == {depth}
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from nbtune.methods.layers import LayersSpec
+from nbtune.methods.layers import LAYERS, LayersSpec
 from nbtune.methods.second_tier.tuner import SecondTier
 from nbtune.spec import FinetuneSpec, option
 
@@ -34,6 +34,7 @@ class RandLora(SecondTier):
     kind: ClassVar[str] = "randlora"
     configuration: ClassVar[str] = "RandLoraConfig"
     spec: ClassVar[type[FinetuneSpec]] = RandLoraSpec
+    shares: ClassVar[tuple[str, ...]] = (*LAYERS, "r", "sparse", "very_sparse", "projection_prng_key")  # the bases, and how many they are
     merges: ClassVar[bool] = False  # merged, its logits were seen to be 1e-3 away
     fixed: ClassVar[Mapping[str, Any]] = {"save_projection": False}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from nbtune.methods.layers import LayersSpec
+from nbtune.methods.layers import LAYERS, LayersSpec
 from nbtune.methods.second_tier.tuner import SecondTier
 from nbtune.spec import FinetuneSpec, option, peak
 
@@ -32,6 +32,7 @@ class TinyLora(SecondTier):
     kind: ClassVar[str] = "tinylora"
     configuration: ClassVar[str] = "TinyLoraConfig"
     spec: ClassVar[type[FinetuneSpec]] = TinyLoraSpec
+    shares: ClassVar[tuple[str, ...]] = (*LAYERS, "save_projection")  # a layer's number, from which its projection is drawn
     quantizations: ClassVar[frozenset[str]] = frozenset()
 
 

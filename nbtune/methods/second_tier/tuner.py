@@ -44,12 +44,12 @@ class SecondTier(LayerTuner):
         """Adds the adapter.
 
         Raises:
-            SpecError: a size that does not go into the model's, in peft's words; or as in `LayerTuner`.
+            SpecError: a size that does not go into the model's, or a layer that peft does not know, in peft's words; or as in `LayerTuner`.
             ModelError: as in `LayerTuner`.
         """
         try:
             super().attach(base, spec, name)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             message = f"{self.name} cannot be put on {base.name!r} with these options: {error}"
             raise SpecError(message, hint="change the option, or name other target_modules") from error
 

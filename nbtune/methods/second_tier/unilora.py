@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from nbtune.methods.layers import LayersSpec
+from nbtune.methods.layers import LAYERS, LayersSpec
 from nbtune.methods.second_tier.tuner import SecondTier
 from nbtune.spec import FinetuneSpec, option, peak
 
@@ -32,6 +32,7 @@ class UniLora(SecondTier):
     kind: ClassVar[str] = "unilora"
     configuration: ClassVar[str] = "UniLoraConfig"
     spec: ClassVar[type[FinetuneSpec]] = UniLoraSpec
+    shares: ClassVar[tuple[str, ...]] = LAYERS  # the vector is called by the first layer that any adapter is on
     quantizations: ClassVar[frozenset[str]] = frozenset()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from nbtune.methods.layers import LayersSpec
+from nbtune.methods.layers import LAYERS, LayersSpec
 from nbtune.methods.second_tier.tuner import SecondTier
 from nbtune.spec import FinetuneSpec, option, peak
 
@@ -37,6 +37,7 @@ class VbLora(SecondTier):
     kind: ClassVar[str] = "vblora"
     configuration: ClassVar[str] = "VBLoRAConfig"
     spec: ClassVar[type[FinetuneSpec]] = VbLoraSpec
+    shares: ClassVar[tuple[str, ...]] = LAYERS  # the bank is called by the first layer that any adapter is on
 
 
 METHOD: Final = VbLora()
