@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from nbtune.errors import SpecError
+from nbtune.models.chance import drawn_from
 from nbtune.models.offset import begin_at
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ def begin(base: Base, name: str, init: str, seed: int) -> None:
     """
     import torch
 
-    with torch.no_grad(), torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):
-        torch.manual_seed(seed)  # pissa_niter_16 begins at random directions
+    with torch.no_grad(), drawn_from(seed, base.device):  # pissa_niter_16 begins at random directions
         for _, layer in _layers(base, name):
             weight = layer.get_base_layer().weight
             rank = layer.r[name]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from nbtune.errors import ModelError
 from nbtune.models.attention import any_shape, rows_apart
+from nbtune.models.chance import drawn_from
 from nbtune.models.families import head, head_layers, is_seq2seq, one_text
 from nbtune.models.injection import put_on_whole
 from nbtune.models.lock import FairLock
@@ -142,12 +143,10 @@ class Base:
 
     def add_adapter(self, name: str, config: PeftConfig, *, seed: int = 0) -> None:
         """Puts a new adapter on, its weights drawn from `seed`; whatever is trained beside keeps its own."""
-        import torch
         from peft import PeftModel
 
         with self._changing():
-            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-                torch.manual_seed(seed)
+            with drawn_from(seed, self.device):
                 config.task_type = "SEQ_2_SEQ_LM" if is_seq2seq(self.config) else config.task_type  # so peft opens the adapter again
                 if self.heads:
                     self._with_heads(config)

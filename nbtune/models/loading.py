@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from nbtune.errors import ModelError, did_you_mean
 from nbtune.models.catalogue import CATALOGUE, folder_of
+from nbtune.models.chance import drawn_from
 
 if TYPE_CHECKING:
     import torch
@@ -183,7 +182,7 @@ def load_weights(source: Source, *, dtype: torch.dtype, quantization: str | None
             "quantization_config": config_for(quantization, dtype, new_head=bool(source.labels or source.learns)),
             "device_map": {"": str(device)},
         }
-    with quiet(), _drawn_alike():
+    with quiet(), drawn_from(0):  # what a file lacks of a model (ModernBERT's layer before the head) is the same at each loading
         kind = class_for(source)
         if source.labels:
             extra["config"] = copy.deepcopy(source.config)
@@ -210,16 +209,6 @@ def stored_dtype(config: PretrainedConfig) -> torch.dtype | None:
     stored = getattr(config, "dtype", None)
     stored = getattr(torch, stored.removeprefix("torch."), None) if isinstance(stored, str) else stored
     return stored if isinstance(stored, torch.dtype) else None
-
-
-@contextmanager
-def _drawn_alike() -> Iterator[None]:
-    """What a file lacks of a model is drawn at random (ModernBERT's layer before the head): the same at each loading."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 def class_for(source: Source) -> Any:

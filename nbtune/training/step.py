@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbtune.data.batches import collate, micro_batches, rows_of_step
 from nbtune.errors import RunError
+from nbtune.models.chance import drawn_from
 from nbtune.models.device import is_out_of_memory
 from nbtune.models.frozen import has_dropout
 from nbtune.training.noise import neftune
@@ -164,16 +165,12 @@ class Stepper:
 
     def _micro_step(self, model: Any, micro: list[int], of: _Share) -> tuple[torch.Tensor, Batch]:
         """Adds the gradient of these rows' share of the step's mean loss; their summed loss, and what they were collated to."""
-        import torch
-
         cache = self.cache
         rows = [of.rows[row] for row in micro]
         batch = cache.batch(micro) if cache else collate(rows, packed=self.packed, pad_id=self._pad, shared=self.shared)
         batch = batch.to(self.base.device)
         of.watch.lap("data")
-        devices = [self.base.device] if self.base.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(hash((of.spec.seed, of.step, micro[0])) % (2**63))
+        with drawn_from(hash((of.spec.seed, of.step, micro[0])) % (2**63), self.base.device):
             with neftune(model, of.spec.neftune_noise_alpha, batch), cache.applied(micro) if cache else nullcontext():
                 loss, _ = self.objective.loss(model, batch)
             of.watch.lap("forward")
@@ -184,10 +181,7 @@ class Stepper:
 
     def _guarded(self, model: Any, guard: Guard, step: int, spec: FinetuneSpec, at_once: int) -> None:
         """Adds the gradient of what keeps the model from forgetting, `at_once` pieces at a time; a step's loss is told without it."""
-        import torch
-
-        with torch.random.fork_rng(devices=[self.base.device] if self.base.device.type == "cuda" else []):
-            torch.manual_seed(hash((spec.seed, step, -1)) % (2**63))
+        with drawn_from(hash((spec.seed, step, -1)) % (2**63), self.base.device):
             for loss in guard.losses(model, self.base, step, at_once):
                 self.scaler.scale(loss).backward()
 
