@@ -34,14 +34,19 @@ def said(tokenizer: PreTrainedTokenizerBase, turns: Turns, *, asks: bool) -> str
 
 
 def closing_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The ids behind the assistant's words: the template's own mark (Gemma's <end_of_turn>), else its text and the end of sequence."""
+    """The ids behind the assistant's words: the template's own mark (Gemma's <end_of_turn>), else its text and the end of sequence.
+
+    () where there is neither a mark nor an end of sequence: by nothing else would a model know that it is to stop.
+    """
     end = (tokenizer.eos_token_id,) if isinstance(tokenizer.eos_token_id, int) else ()
     turns = [{"role": "user", "content": _ASKED}, {"role": "assistant", "content": _ANSWERED}]
     text = said(tokenizer, turns, asks=False).rpartition(_ANSWERED)[2].strip()
     ids = tuple(int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
     marks = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     first = next((place for place, token in enumerate(ids) if token in marks), None)
-    return (*ids, *end) if first is None else ids[: first + 1]
+    if first is None:
+        return (*ids, *end) if end else ()
+    return ids[: first + 1]
 
 
 def answers_in(tokenizer: PreTrainedTokenizerBase, text: str, turns: Turns, learnt: Sequence[bool]) -> list[tuple[int, int]]:

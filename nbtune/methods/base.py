@@ -143,7 +143,8 @@ def attach(method: Method, base: Base, spec: Any, name: str) -> None:
     try:
         method.attach(base, spec, name)
     except BaseException:
-        base.held_for = base.held_for if base.peft is not None else None  # with nothing on it, it will do for any
+        if base.peft is None:  # with nothing on it, it will do for any
+            base.held_for = None
         raise
     base.held_for = kind_of(method, spec) or base.held_for
     if base.heads and not is_estimator(method):

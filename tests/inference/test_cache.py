@@ -123,6 +123,16 @@ def test_other_decoding_or_number_format_is_asked_anew(folder: Path, count: Coun
     assert count.taken() == len(task.test) + 3
 
 
+def test_another_token_that_ends_an_answer_is_asked_anew(tmp_path: Path, count: Count) -> None:
+    folder, task = tiny_llama(tmp_path), echo_task()
+    nbtune.compare(["zero-shot"], task=task, model=folder, dtype="float32")
+    count.taken()
+    base = shared_base(source_of(folder), dtype="float32", quantization=None, device=None)
+    base.model.generation_config.eos_token_id = [base.tokenizer.eos_token_id, 7]
+    nbtune.compare(["zero-shot"], task=task, model=folder, dtype="float32")
+    assert count.taken() == len(task.test) + 3
+
+
 def test_other_labels_are_asked_anew_and_another_way_to_count_them_is_not(folder: Path, count: Count) -> None:
     task = ticket_task()
     nbtune.compare(["zero-shot"], task=task, model=folder, floor=False)

@@ -178,6 +178,19 @@ def test_a_template_that_rewrites_earlier_answers_trains_the_last_alone() -> Non
     assert list(dialogue(FORGETS, turns).targets) == known("Seven, of course.<|im_end|>", add_special_tokens=False)["input_ids"]
 
 
+def test_a_template_whose_turns_end_with_plain_text_is_closed_by_the_end_of_sequence_and_refused_without_one() -> None:
+    plain = tokenizer(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }} ###\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    encoder = Encoder(plain, chat=True)
+    marks = plain("###", add_special_tokens=False)["input_ids"]
+    assert list(encoder.closing) == [*marks, plain.eos_token_id]
+    assert encoder.stops == (plain.eos_token_id,), "no word of a text ends it"
+    plain.eos_token = None
+    with pytest.raises(DataError, match="could not learn to stop"):
+        Encoder(plain, chat=True).row("one", "two", max_length=99)
+
+
 def test_that_earlier_answers_are_not_trained_is_told() -> None:
     for template, said in ((FORGETS, "=It is"), (FORGETS, "It is"), (THINKS, "=It is")):
         rows = [{"messages": [{**turn, "content": turn["content"].replace("It is", said)} for turn in row["messages"]]} for row in talks()]
